@@ -1,0 +1,45 @@
+"""The few things taken from TensorFlow Addons, which is at its end of life: nothing else may import it."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+from deepbedmap_tf.errors import ConfigError
+
+
+def _addons() -> Any:
+    with warnings.catch_warnings():
+        # Its farewell and its list of supported versions concern us, who pin it, not the user.
+        warnings.simplefilter("ignore")
+        import tensorflow_addons
+    return tensorflow_addons
+
+
+def progress_bar() -> Any:
+    """Return a Keras callback that shows the run and each epoch as a tqdm bar with the metrics behind it."""
+    return _addons().callbacks.TQDMProgressBar(leave_epoch_progress=False, show_epoch_progress=True)
+
+
+def optimizer(name: str, learning_rate: Any, **options: Any) -> Any:
+    """Return one of the optimisers that Keras lacks.
+
+    Parameters
+    ----------
+    name
+        ``rectified_adam`` (Liu et al. 2019), or ``lookahead`` (Zhang et al. 2019) around it.
+    learning_rate
+        Number or schedule.
+    **options
+        beta_1, beta_2, epsilon.
+
+    Raises
+    ------
+    ConfigError
+        For another name.
+    """
+    optimizers = _addons().optimizers
+    if name not in ("rectified_adam", "lookahead"):
+        raise ConfigError(f"optimizer {name!r} is unknown; expected adam, rectified_adam or lookahead")
+    rectified = optimizers.RectifiedAdam(learning_rate=learning_rate, **options)
+    return optimizers.Lookahead(rectified) if name == "lookahead" else rectified

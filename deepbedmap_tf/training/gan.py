@@ -1,0 +1,239 @@
+"""The conditional GAN as a Keras model with its own training and test step."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import tensorflow as tf
+from tensorflow import keras
+
+from deepbedmap_tf.config import Config, OptimizerConfig
+from deepbedmap_tf.models.discriminator import build_discriminator
+from deepbedmap_tf.models.generator import build_generator
+from deepbedmap_tf.models.layers import BicubicUpsampling
+from deepbedmap_tf.training.losses import (
+    GeneratorOutcome,
+    discriminator_loss,
+    generator_loss,
+    structural_similarity,
+)
+
+Batch = tuple[dict[str, tf.Tensor], tf.Tensor]
+
+
+class DeepBedMapGAN(keras.Model):
+    """Generator and discriminator trained one step each on every batch.
+
+    Parameters
+    ----------
+    config
+        Networks, loss terms and averaging.
+    dtype_policy
+        Precision of both networks, such as ``mixed_bfloat16``; None for Keras' global policy.
+
+    Attributes
+    ----------
+    generator, discriminator
+        The two networks.
+    averaged_generator
+        The generator with exponentially averaged weights, which is what is evaluated and exported; the generator
+        itself without `ema_momentum`.
+    step
+        Number of training steps taken, a variable that is saved with the weights.
+    """
+
+    def __init__(self, config: Config, dtype_policy: str | None = None) -> None:
+        super().__init__(name="deepbedmap_gan")
+        self.config = config
+        self.generator = build_generator(config.generator, dtype_policy)
+        self.discriminator = build_discriminator(config.discriminator, dtype_policy)
+        self.averaged_generator = self.generator
+        if config.training.ema_momentum is not None:
+            self.averaged_generator = build_generator(config.generator, dtype_policy)
+            self.averaged_generator.set_weights(self.generator.get_weights())
+        self.bicubic = BicubicUpsampling(dtype="float32")
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        names = ["loss", *(term.name for term in config.losses), "discriminator_loss", "discriminator_accuracy", "ssim"]
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
+        self.rmse = keras.metrics.RootMeanSquaredError(name="rmse")
+        self.bicubic_rmse = keras.metrics.RootMeanSquaredError(name="bicubic_rmse")
+        self.range = ValueRange(name="range")
+
+    def compile(self, generator_optimizer: Any, discriminator_optimizer: Any, **options: Any) -> None:
+        """Set the two optimisers; for mixed_float16 each is wrapped to scale its loss."""
+        super().compile(**options)
+        self.generator_optimizer = self._scaled(generator_optimizer)
+        self.discriminator_optimizer = self._scaled(discriminator_optimizer)
+
+    def _scaled(self, optimizer: Any) -> Any:
+        if any(layer.compute_dtype == "float16" for layer in self.generator.layers):
+            return keras.mixed_precision.LossScaleOptimizer(optimizer)
+        return optimizer
+
+    @property
+    def metrics(self) -> list[keras.metrics.Metric]:
+        """Everything that is reset at the start of an epoch."""
+        return [*self.means.values(), self.rmse, self.bicubic_rmse, self.range]
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """Return the bed, (n, 4(h-2), 4(w-2), 1) metres, of the averaged generator."""
+        return self.averaged_generator(inputs, training=training)
+
+    def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
+        """Take one step of the discriminator, then one of the generator, on the same batch and the same beds."""
+        inputs, bed_true = data
+        with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
+            generator_tape.watch(self.generator.trainable_variables)
+            bed = self.generator(inputs, training=True)
+            discriminator_diagnostics = self._train_discriminator(bed_true, tf.stop_gradient(bed))
+            with _Untouched(self.discriminator):
+                real_logits = self.discriminator(self._judged(bed_true), training=True)
+                fake_logits = self.discriminator(self._judged(bed), training=True)
+            outcome = GeneratorOutcome(
+                bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural
+            )
+            loss, diagnostics = generator_loss(outcome, self.config.losses)
+            scaled = self._scale(self.generator_optimizer, loss)
+        self._apply(self.generator_optimizer, generator_tape, scaled, self.generator.trainable_variables)
+        self._average()
+        self.step.assign_add(1)
+        return self._update({**diagnostics, **discriminator_diagnostics, "loss": loss}, bed_true, bed)
+
+    def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
+        """Measure the averaged generator, and its skill over bicubic interpolation, on a batch."""
+        inputs, bed_true = data
+        bed = self.averaged_generator(inputs, training=False)
+        real_logits = self.discriminator(self._judged(bed_true), training=False)
+        fake_logits = self.discriminator(self._judged(bed), training=False)
+        outcome = GeneratorOutcome(
+            bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural
+        )
+        loss, diagnostics = generator_loss(outcome, self.config.losses)
+        judged, details = discriminator_loss(real_logits, fake_logits)
+        diagnostics |= {"discriminator_loss": judged, "discriminator_accuracy": details["accuracy"], "loss": loss}
+        results = self._update(diagnostics, bed_true, bed)
+        self.bicubic_rmse.update_state(bed_true, self.bicubic(inputs["bed_lowres"]))
+        rmse, bicubic_rmse = self.rmse.result(), self.bicubic_rmse.result()
+        ratio = tf.math.divide_no_nan(self.range.result(), rmse)
+        return {
+            **results,
+            "bicubic_rmse": bicubic_rmse,
+            "skill": 1 - tf.math.divide_no_nan(rmse, bicubic_rmse),
+            "psnr": 20 * tf.math.log(ratio) / tf.math.log(10.0),
+        }
+
+    def _train_discriminator(self, bed_true: tf.Tensor, bed: tf.Tensor) -> dict[str, tf.Tensor]:
+        with tf.GradientTape() as tape:
+            real_logits = self.discriminator(self._judged(bed_true), training=True)
+            fake_logits = self.discriminator(self._judged(bed), training=True)
+            loss, details = discriminator_loss(real_logits, fake_logits)
+            scaled = self._scale(self.discriminator_optimizer, loss)
+        self._apply(self.discriminator_optimizer, tape, scaled, self.discriminator.trainable_variables)
+        return {"discriminator_loss": loss, "discriminator_accuracy": details["accuracy"]}
+
+    @staticmethod
+    def _scale(optimizer: Any, loss: tf.Tensor) -> tf.Tensor:
+        return optimizer.get_scaled_loss(loss) if hasattr(optimizer, "get_scaled_loss") else loss
+
+    @staticmethod
+    def _apply(optimizer: Any, tape: tf.GradientTape, loss: tf.Tensor, variables: list[tf.Variable]) -> None:
+        gradients = tape.gradient(loss, variables)
+        if hasattr(optimizer, "get_unscaled_gradients"):
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        optimizer.apply_gradients(zip(gradients, variables, strict=True))
+
+    def _judged(self, bed: tf.Tensor) -> tf.Tensor:
+        """Cut beds larger than the discriminator's tiles into tiles; a remainder at the right and bottom is left out."""
+        size = self.config.discriminator.tile_size
+        rows, columns = bed.shape[1] or size, bed.shape[2] or size
+        down, across = rows // size, columns // size
+        if (down, across) == (1, 1) and (rows, columns) == (size, size):
+            return bed
+        tiles = tf.reshape(bed[:, : down * size, : across * size], (-1, down, size, across, size, 1))
+        return tf.reshape(tf.transpose(tiles, (0, 1, 3, 2, 4, 5)), (-1, size, size, 1))
+
+    def _average(self) -> None:
+        momentum = self.config.training.ema_momentum
+        if momentum is None:
+            return
+        taken = tf.cast(self.step, tf.float32)
+        # The average follows closely at first, so that it forgets the random start.
+        keep = tf.minimum(momentum, (1 + taken) / (10 + taken))
+        for average, weight in zip(self.averaged_generator.weights, self.generator.weights, strict=True):
+            average.assign_sub(tf.cast(1 - keep, average.dtype) * (average - weight))
+
+    def _update(self, diagnostics: dict[str, tf.Tensor], bed_true: tf.Tensor, bed: tf.Tensor) -> dict[str, tf.Tensor]:
+        if "ssim" not in diagnostics:
+            diagnostics = {**diagnostics, "ssim": structural_similarity(bed_true, bed, self.config.structural)}
+        for name, mean in self.means.items():
+            mean.update_state(diagnostics[name])
+        self.rmse.update_state(bed_true, bed)
+        self.range.update_state(bed_true)
+        return {**{name: mean.result() for name, mean in self.means.items()}, "rmse": self.rmse.result()}
+
+
+class _Untouched:
+    """Keep a model's moving statistics as they were: judging for the generator must not train the judge."""
+
+    def __init__(self, model: keras.Model) -> None:
+        self.variables = model.non_trainable_variables
+
+    def __enter__(self) -> None:
+        self.values = [variable.read_value() for variable in self.variables]
+
+    def __exit__(self, *exception: object) -> None:
+        for variable, value in zip(self.variables, self.values, strict=True):
+            variable.assign(value)
+
+
+class ValueRange(keras.metrics.Metric):
+    """Largest minus smallest value seen: the true range that a peak signal-to-noise ratio refers to."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.low = self.add_weight("low", initializer=keras.initializers.Constant(float("inf")))
+        self.high = self.add_weight("high", initializer=keras.initializers.Constant(float("-inf")))
+
+    def update_state(self, values: tf.Tensor, sample_weight: Any = None) -> None:
+        """Take in a batch of any shape."""
+        values = tf.cast(values, self.low.dtype)
+        self.low.assign(tf.minimum(self.low, tf.reduce_min(values)))
+        self.high.assign(tf.maximum(self.high, tf.reduce_max(values)))
+
+    def result(self) -> tf.Tensor:
+        """Return the range, in the unit of the values."""
+        return self.high - self.low
+
+    def reset_state(self) -> None:
+        """Forget all values."""
+        self.low.assign(float("inf"))
+        self.high.assign(float("-inf"))
+
+
+def build_optimizer(config: OptimizerConfig, total_steps: int) -> Any:
+    """Make an optimiser and its learning-rate schedule.
+
+    Parameters
+    ----------
+    config
+        Which optimiser, with what settings.
+    total_steps
+        Steps of the whole run, over which a cosine schedule falls to 1 %.
+    """
+    rate: Any = config.learning_rate
+    if config.schedule == "cosine" or config.warmup_steps:
+        rate = keras.optimizers.schedules.CosineDecay(
+            initial_learning_rate=0.0 if config.warmup_steps else config.learning_rate,
+            warmup_target=config.learning_rate if config.warmup_steps else None,
+            warmup_steps=config.warmup_steps,
+            decay_steps=max(1, total_steps - config.warmup_steps),
+            alpha=0.01 if config.schedule == "cosine" else 1.0,
+        )
+    betas = {"beta_1": config.beta_1, "beta_2": config.beta_2, "epsilon": config.epsilon}
+    if config.name != "adam":
+        from deepbedmap_tf.addons import optimizer
+
+        return optimizer(config.name, rate, **betas)
+    return keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, **betas)
+
+
