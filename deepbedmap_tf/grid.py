@@ -159,11 +159,12 @@ class Grid:
         edges = np.array([xmin - left, top - ymax, xmax - left, top - ymin]) / self.resolution
         whole = np.rint(edges)
         if np.abs(edges - whole).max() > _TOLERANCE:
-            left, top = self.transform * (whole[0], whole[1])
-            right, bottom = self.transform * (max(whole[2], whole[0] + 1), max(whole[3], whole[1] + 1))
+            last = np.maximum(whole[2:], whole[:2] + 1)
+            nearest = [left + whole[0] * self.resolution, top - last[1] * self.resolution]
+            nearest += [left + last[0] * self.resolution, top - whole[1] * self.resolution]
             raise GridError(
                 f"bounds {list(bounds)} cut through cells of {self.resolution:g} m; "
-                f"the nearest that fit are {[float(edge) for edge in (left, bottom, right, top)]}"
+                f"the nearest that fit are {[float(edge) for edge in nearest]}"
             )
         shape = (int(whole[3] - whole[1]), int(whole[2] - whole[0]))
         return replace(self, shape=shape, transform=self.transform @ Affine.translation(whole[0], whole[1]))

@@ -1,0 +1,181 @@
+"""Which windows of a region become tiles, and the co-located windows of inputs and bed, cut all at once."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+from affine import Affine
+
+from deepbedmap_tf.config import DataConfig, InputConfig
+from deepbedmap_tf.data.region import MARGIN, SCALE, Region
+from deepbedmap_tf.data.split import (
+    DROPPED,
+    TRAIN,
+    CellBox,
+    complete_windows,
+    leak_fraction,
+    split_windows,
+    window_sums,
+)
+from deepbedmap_tf.errors import ConfigError, DataError
+from deepbedmap_tf.grid import Grid
+
+_LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TilePlan:
+    """Which windows of a region become tiles.
+
+    Attributes
+    ----------
+    rows, columns
+        Upper-left output cells.
+    split
+        Labels.
+    coarse_cells
+        Low-resolution cells along a tile, without margin.
+    dropped
+        Number of windows left out because they are close to another split.
+    leak
+        Share of validation and test windows that overlap a training window.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    split: np.ndarray
+    coarse_cells: int
+    dropped: int
+    leak: float
+
+
+def plan_tiles(region: Region, target: xr.DataArray, config: DataConfig, seed: int) -> TilePlan:
+    """Choose the complete windows of a target and deal them to splits.
+
+    Raises
+    ------
+    DataError
+        When no window is complete.
+    """
+    size = SCALE * config.tile_size
+    valid = np.isfinite(target.to_numpy())
+    rows, columns = complete_windows(valid, size, config.stride)
+    if not rows.size:
+        raise DataError(
+            f"region {region.name} has no complete window of {size} x {size} cells in its {target.attrs['label']} bed "
+            f"({valid.mean():.1%} of the cells are valid); reduce data.tile_size or data.stride"
+        )
+    split = split_windows(
+        rows,
+        columns,
+        size,
+        valid.shape,
+        block_size=config.block_size,
+        buffer=config.buffer,
+        validation_fraction=config.validation_fraction,
+        seed=seed,
+        test_boxes=[_cell_box(region.grid, box) for box in region.holdout],
+    )
+    kept = split != DROPPED
+    train = np.flatnonzero(split == TRAIN)
+    if config.max_tiles is not None and train.size > config.max_tiles:
+        surplus = np.random.default_rng([seed, 1]).permutation(train)[config.max_tiles :]
+        kept[surplus] = False
+    leak = leak_fraction(rows[kept], columns[kept], split[kept], size, valid.shape)
+    # Tiles whose corners lie alike within a low-resolution cell share one set of input grids.
+    order = np.lexsort((columns[kept], rows[kept], columns[kept] % SCALE, rows[kept] % SCALE))
+    rows, columns, labels = (values[kept][order] for values in (rows, columns, split))
+    return TilePlan(rows, columns, labels, config.tile_size, int((split == DROPPED).sum()), leak)
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Tiles whose corners have one offset (rows, columns in output cells) within a low-resolution cell."""
+
+    offset: tuple[int, int]
+    index: np.ndarray
+    coarse_rows: np.ndarray
+    coarse_columns: np.ndarray
+
+
+def phases(plan: TilePlan) -> list[Phase]:
+    """Group the tiles of a plan by their offset against the low-resolution cells."""
+    found = []
+    for row in range(SCALE):
+        for column in range(SCALE):
+            index = np.flatnonzero((plan.rows % SCALE == row) & (plan.columns % SCALE == column))
+            if index.size:
+                found.append(Phase((row, column), index, plan.rows // SCALE, plan.columns // SCALE))
+    return found
+
+
+def shifted(coarse: Grid, rows: int, columns: int) -> Grid:
+    """Low-resolution grid moved south and east by output cells; it loses the row or column that falls off."""
+    shape = (coarse.shape[0] - (rows > 0), coarse.shape[1] - (columns > 0))
+    return replace(coarse, shape=shape, transform=coarse.transform @ Affine.translation(columns / SCALE, rows / SCALE))
+
+
+def with_data(phase: Phase, fields: dict[str, xr.DataArray], inputs: Sequence[InputConfig], width: int) -> np.ndarray:
+    """Tiles with at least one valid cell of every input."""
+    kept = np.ones(phase.index.size, bool)
+    for each in inputs:
+        values = fields[each.name].to_numpy()
+        finite = np.isfinite(values) if values.ndim == 2 else np.isfinite(values).all(axis=-1)
+        rows, columns = phase.coarse_rows[phase.index] * each.ratio, phase.coarse_columns[phase.index] * each.ratio
+        kept &= window_sums(finite, rows, columns, width * each.ratio, width * each.ratio) > 0
+    index: np.ndarray = phase.index[kept]
+    return index
+
+
+def cut_tiles(
+    index: np.ndarray,
+    phase: Phase,
+    plan: TilePlan,
+    region: Region,
+    target: xr.DataArray,
+    fields: dict[str, xr.DataArray],
+    inputs: Sequence[InputConfig],
+) -> dict[str, np.ndarray]:
+    """Cut the tiles of an index, by the names of the store's arrays."""
+    rows, columns = plan.rows[index], plan.columns[index]
+    width = plan.coarse_cells + 2 * MARGIN
+    result = {
+        "bed": windows(target.to_numpy(), rows, columns, SCALE * plan.coarse_cells)[..., np.newaxis],
+        "split": plan.split[index],
+        "x": region.bounds[0] + columns * region.resolution,
+        "y": region.bounds[3] - rows * region.resolution,
+    }
+    for each in inputs:
+        # In the padded grid the window with its margin begins where the tile begins in the unpadded one.
+        first = (phase.coarse_rows[index] * each.ratio, phase.coarse_columns[index] * each.ratio)
+        values = fields[each.name].to_numpy()
+        values = values if values.ndim == 3 else values[..., np.newaxis]
+        result[f"inputs/{each.name}"] = windows(values, *first, width * each.ratio)
+        result[f"valid/{each.name}"] = windows(fields[each.name]["valid"].to_numpy(), *first, width * each.ratio)
+    return result
+
+
+def windows(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: int) -> np.ndarray:
+    """Copy square windows out of an array (rows, columns[, bands]), all at once.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape (windows, size, size[, bands]).
+    """
+    view: np.ndarray = np.lib.stride_tricks.sliding_window_view(values, (size, size), axis=(0, 1))  # type: ignore[call-overload]
+    view = view[rows, columns]
+    return np.ascontiguousarray(np.moveaxis(view, 1, -1) if values.ndim == 3 else view)
+
+
+def _cell_box(grid: Grid, box: tuple[float, float, float, float]) -> CellBox:
+    left, top = (box[0] - grid.bounds[0]) / grid.resolution, (grid.bounds[3] - box[3]) / grid.resolution
+    right, bottom = (box[2] - grid.bounds[0]) / grid.resolution, (grid.bounds[3] - box[1]) / grid.resolution
+    if right <= left or bottom <= top:
+        raise ConfigError(f"holdout box {list(box)} is empty; expected [xmin, ymin, xmax, ymax]")
+    # A cell that the box only touches belongs to it.
+    return int(np.floor(top)), int(np.floor(left)), int(np.ceil(bottom)), int(np.ceil(right))

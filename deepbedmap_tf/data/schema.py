@@ -1,0 +1,272 @@
+"""What a region file may hold (``configs/regions/*.yml``), checked key by key."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from deepbedmap_tf.config import Settings
+from deepbedmap_tf.data.resampling import FillRule, Method
+from deepbedmap_tf.grid import VERTICAL_DATUMS
+
+Box = tuple[float, float, float, float]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class LayerSettings(Settings):
+    """A raster that serves another one: a geoid, or a layer added to heights.
+
+    Attributes
+    ----------
+    path
+        File, relative to ``--data-dir``; ``{world}/...`` is a file of the embedded world.
+    variable
+        NetCDF variable, or band number of a GeoTIFF.
+    nodata
+        Values that mean "no data" and that the file does not name.
+    crs
+        CRS of a file that does not state it.
+    model
+        Geoid layers only: which geoid it is. By default the vertical datum of what it stands beside.
+    """
+
+    path: str
+    variable: str | None = None
+    nodata: tuple[float, ...] = ()
+    crs: str | None = None
+    model: str | None = None
+
+
+class RasterSettings(Settings):
+    """Where a field comes from and how it reaches the network's grid.
+
+    Attributes
+    ----------
+    path, variable, variables, nodata, crs
+        As in `LayerSettings`; several variables become bands.
+    kind
+        ``raster``, or ``nodes``: values at scattered nodes, interpolated linearly inside their hull and taken from
+        the nearest node outside.
+    x, y
+        Coordinate variables of the nodes.
+    add
+        Layers added to the variable, for example firn and geoid: names of variables of the same file, or layers
+        of their own.
+    units
+        Units of the result; `source_units` those of the file (by default the same), `scale` turns one into the other.
+    vertical_datum
+        Datum of the heights after `add`; left out for other fields.
+    geoid
+        Layer with the height of the geoid above the WGS84 ellipsoid, for the conversion to the region's datum.
+    resampling
+        nearest, bilinear, cubic or average.
+    fill, fill_limit
+        Rule for invalid cells (none, nearest, zero) and the distance in metres up to which it is used.
+    fallback
+        Raster that gaps are taken from before any filling.
+    label
+        What the field is, for tables and metadata.
+    """
+
+    path: str
+    variable: str | None = None
+    variables: tuple[str, ...] = ()
+    nodata: tuple[float, ...] = ()
+    crs: str | None = None
+    kind: Literal["raster", "nodes"] = "raster"
+    x: str = "x_ps"
+    y: str = "y_ps"
+    add: tuple[str | LayerSettings, ...] = ()
+    units: str = "m"
+    source_units: str | None = None
+    scale: float = 1.0
+    vertical_datum: str | None = None
+    geoid: LayerSettings | None = None
+    resampling: Method = "bilinear"
+    fill: FillRule = "none"
+    fill_limit: Positive | None = None
+    fallback: RasterSettings | None = None
+    label: str | None = None
+
+    @model_validator(mode="after")
+    def _fits(self) -> RasterSettings:
+        if self.variable and self.variables:
+            raise ValueError("give `variable` or `variables`, not both")
+        if self.vertical_datum is not None and self.vertical_datum not in VERTICAL_DATUMS:
+            raise ValueError(f"vertical_datum {self.vertical_datum!r} is not one of {', '.join(VERTICAL_DATUMS)}")
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Variables to read."""
+        return self.variables or ((self.variable,) if self.variable else ())
+
+
+class PicksSettings(Settings):
+    """A file of radar picks.
+
+    Attributes
+    ----------
+    path, format
+        File and its form: cresis, cells or xyz.
+    name
+        Name that transects refer to; by default the file's name without its ending.
+    role
+        What the picks are for: ``target`` (trained on), ``score`` (measured against), or any other word.
+    vertical_datum, geoid
+        Datum of the heights in the file and the layer that converts them. Files of ``cells`` hold no heights.
+    surface
+        For ``cells``: input that gives the snow surface, or a raster of its own.
+    """
+
+    path: str
+    format: Literal["cresis", "cells", "xyz"]
+    name: str | None = None
+    role: str = "target"
+    vertical_datum: str | None = None
+    geoid: LayerSettings | None = None
+    surface: str | RasterSettings = "surface"
+
+
+class TargetSettings(Settings):
+    """The bed that is learned from.
+
+    Attributes
+    ----------
+    kind
+        ``picks``: the picks of role ``target``, gridded. ``raster``: a gridded product, said to be pseudo-truth.
+    label
+        What the target is called in metadata.
+    tension, mask_cells
+        Gridding of picks: tension of the splines, reach of a pick in cells.
+    raster
+        The product, for ``kind: raster``. Its keys may also stand directly under ``target``.
+    """
+
+    kind: Literal["picks", "raster"]
+    label: str | None = None
+    tension: Annotated[float, Field(ge=0, lt=1)] = 0.35
+    mask_cells: Positive = 3.0
+    raster: RasterSettings | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _raster_keys_may_be_flat(cls, content: Any) -> Any:
+        if not isinstance(content, dict) or content.get("kind") != "raster" or "raster" in content:
+            return content
+        own = {key: value for key, value in content.items() if key in cls.model_fields}
+        return {**own, "raster": {key: value for key, value in content.items() if key not in own}}
+
+    @model_validator(mode="after")
+    def _raster_is_there(self) -> TargetSettings:
+        if (self.kind == "raster") != (self.raster is not None):
+            raise ValueError(f"kind {self.kind} {'needs' if self.kind == 'raster' else 'takes no'} raster")
+        return self
+
+
+class TransectSettings(Settings):
+    """Picks along which maps are compared.
+
+    Attributes
+    ----------
+    picks
+        Name or path of a picks entry.
+    bounds
+        Only picks in this box.
+    segment
+        Only picks of this flight and segment.
+    within
+        ``holdout``: only picks in the boxes held out for testing.
+    order
+        ``track``: in the order of the file; ``principal``: along the direction in which the picks extend most.
+    title
+        Name for figures.
+    """
+
+    picks: str
+    bounds: Box | None = None
+    segment: str | None = None
+    within: Literal["holdout"] | None = None
+    order: Literal["track", "principal"] = "track"
+    title: str | None = None
+
+
+class HoldoutSettings(Settings):
+    """Boxes (xmin, ymin, xmax, ymax) that are never trained or validated on."""
+
+    test: tuple[Box, ...] = ()
+
+
+class TilingSettings(Settings):
+    """Tiling that suits a region's size and resolution; what is given here replaces the configuration's ``data``.
+
+    Attributes
+    ----------
+    stride, block_size, buffer, validation_fraction, max_tiles
+        As in `deepbedmap_tf.config.DataConfig`.
+    """
+
+    stride: Annotated[int, Field(ge=1)] | None = None
+    block_size: Annotated[int, Field(ge=1)] | None = None
+    buffer: Annotated[int, Field(ge=0)] | None = None
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None
+    max_tiles: Annotated[int, Field(ge=1)] | None = None
+
+
+class RegionSettings(Settings):
+    """A region file.
+
+    Attributes
+    ----------
+    name, title
+        Short name for files, long one for figures and metadata.
+    synthetic
+        True for an embedded world: all that is made from it says SYNTHETIC.
+    world
+        Parameters of the embedded world.
+    resolution
+        Side of an output cell in metres; low-resolution cells are four times as large.
+    crs
+        Of the region and all its rasters.
+    vertical_datum
+        Datum of the bed and the surface that the network sees and predicts.
+    bounds
+        Edges of the region.
+    citations
+        Sources to name wherever results are shown.
+    inputs
+        One raster an input of the network.
+    geoids
+        Geoid layers by datum, for all that have none of their own.
+    picks, target, references, transects, holdout, tiling
+        As the settings of those names.
+    """
+
+    name: str
+    title: str
+    synthetic: bool = False
+    world: dict[str, Any] | None = None
+    resolution: Positive = 250.0
+    crs: str = "EPSG:3031"
+    vertical_datum: str = VERTICAL_DATUMS[0]
+    bounds: Box
+    citations: tuple[str, ...] = ()
+    inputs: dict[str, RasterSettings]
+    geoids: dict[str, LayerSettings] = Field(default_factory=dict)
+    picks: tuple[PicksSettings, ...] = ()
+    target: TargetSettings
+    references: dict[str, RasterSettings] = Field(default_factory=dict)
+    transects: dict[str, TransectSettings] = Field(default_factory=dict)
+    holdout: HoldoutSettings = HoldoutSettings()
+    tiling: TilingSettings = TilingSettings()
+
+    @model_validator(mode="after")
+    def _fits(self) -> RegionSettings:
+        if self.vertical_datum not in VERTICAL_DATUMS:
+            raise ValueError(f"vertical_datum {self.vertical_datum!r} is not one of {', '.join(VERTICAL_DATUMS)}")
+        if self.synthetic != (self.world is not None):
+            raise ValueError("an embedded world has both `synthetic: true` and `world`, any other region neither")
+        if "bed_lowres" not in self.inputs:
+            raise ValueError("`inputs` must name bed_lowres")
+        return self

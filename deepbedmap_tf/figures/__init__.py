@@ -1,0 +1,1 @@
+"""Figures for publication, drawn with PyGMT from what an evaluation found."""

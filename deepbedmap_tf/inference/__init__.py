@@ -1,0 +1,1 @@
+"""From a trained generator to a bed: export, loading and prediction."""

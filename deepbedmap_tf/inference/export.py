@@ -1,0 +1,209 @@
+"""Write and read exported models: a SavedModel that needs TensorFlow alone, and a model.json that says what it is."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from tensorflow import keras
+
+from deepbedmap_tf import __version__
+from deepbedmap_tf.config import GeneratorConfig, validate
+from deepbedmap_tf.data.cache import written_beside
+from deepbedmap_tf.errors import ConfigError, ModelError
+from deepbedmap_tf.models.chainer import chainer_generator_config, load_chainer_weights, read_chainer
+from deepbedmap_tf.models.generator import build_generator
+
+VERSION_FOLDER = "1"
+METADATA = "model.json"
+SOFTWARE = ("tensorflow", "keras", "numpy", "deepbedmap-tf")
+NORMALISATION = {
+    "bed_lowres": "(bed - mean over 9 x 9 cells) / 200 m; thickness / 1000 m - 1.5; validity",
+    "surface": "(surface - mean over 5 x 5 low-resolution cells) / 20 m; validity",
+    "velocity": "deviation from the mean over 5 x 5 low-resolution cells, / 60 m yr-1 and / (5 % of speed + 5 m yr-1); "
+    "direction; log10 speed - 2; validity",
+    "accumulation": "accumulation / 300 kg m-2 yr-1 - 1; validity",
+}
+
+
+def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path | str, metadata: dict[str, Any]) -> Path:
+    """Write a generator as ``<folder>/1`` (SavedModel, float32) and ``<folder>/model.json``.
+
+    Parameters
+    ----------
+    generator
+        Trained network in any precision; its weights are copied into a float32 one.
+    config
+        Its architecture.
+    folder
+        For example ``saved_models/default``. An earlier export there is replaced once the new one is complete.
+    metadata
+        What model.json holds beside the architecture and software versions.
+
+    Raises
+    ------
+    DataError
+        When the disk refuses.
+    """
+    folder = Path(folder)
+    exact = build_generator(config, "float32")
+    exact.set_weights(generator.get_weights())
+    signature = {
+        each.name: tf.TensorSpec((None, None, None, each.channels), tf.float32, name=each.name)
+        for each in config.inputs
+    }
+    module = tf.Module(name="deepbedmap")
+    # A plain list in Keras' order lets a generator be made from the SavedModel again.
+    module.generator_weights = exact.weights
+
+    @tf.function(input_signature=[signature])
+    def predict(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return {"bed": exact(inputs, training=False)}
+
+    module.predict = predict
+    content = {
+        "format": 1,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "generator": config.model_dump(mode="json"),
+        "normalisation": NORMALISATION if config.normalise else "none: metres, metres per year, kg m-2 yr-1",
+        "software": {name: _version(name) for name in SOFTWARE},
+        **metadata,
+    }
+    with written_beside(folder / VERSION_FOLDER) as beside:
+        tf.saved_model.save(module, str(beside), signatures={"serving_default": predict})
+    with written_beside(folder / METADATA) as beside:
+        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    return folder
+
+
+class SuperResolution:
+    """An exported model.
+
+    Attributes
+    ----------
+    folder
+        Where it lies.
+    metadata
+        Content of model.json.
+    config
+        Architecture of the generator.
+    """
+
+    def __init__(self, folder: Path, metadata: dict[str, Any], config: GeneratorConfig, loaded: Any) -> None:
+        self.folder = folder
+        self.metadata = metadata
+        self.config = config
+        self._loaded = loaded
+        self._serve = loaded.signatures["serving_default"]
+
+    @property
+    def name(self) -> str:
+        """Name of the folder."""
+        return self.folder.name
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether it was trained on an embedded world only."""
+        return bool(self.metadata.get("synthetic"))
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Return the bed (n, 4(h-2), 4(w-2), 1), metres, for inputs (n, height, width, bands) by name.
+
+        Raises
+        ------
+        ModelError
+            When the network can't take the inputs, naming the shapes that came.
+        """
+        try:
+            tensors = {each.name: tf.constant(inputs[each.name], tf.float32) for each in self.config.inputs}
+            return np.asarray(self._serve(**tensors)["bed"])
+        except (tf.errors.InvalidArgumentError, KeyError, ValueError) as error:
+            shapes = {name: tuple(np.shape(values)) for name, values in inputs.items()}
+            ratios = {each.name: each.ratio for each in self.config.inputs}
+            raise ModelError(
+                f"model {self.folder} can't take inputs of shapes {shapes}; expected, for h x w low-resolution cells "
+                f"of at least 3 x 3, {ratios} times as many"
+            ) from error
+
+    def weights(self) -> list[np.ndarray]:
+        """Return the generator's weights in Keras' order."""
+        return [np.asarray(variable) for variable in self._loaded.generator_weights]
+
+    def generator(self) -> keras.Model:
+        """Return a Keras generator with these weights."""
+        model = build_generator(self.config, "float32")
+        model.set_weights(self.weights())
+        return model
+
+
+def load_model(folder: Path | str) -> SuperResolution:
+    """Load an exported model.
+
+    Raises
+    ------
+    ModelError
+        When there is none, it is corrupt, or its SavedModel is not what model.json says.
+    """
+    folder = Path(folder)
+    path = folder / METADATA
+    try:
+        metadata = json.loads(path.read_text(encoding="utf-8"))
+        config: GeneratorConfig = validate(GeneratorConfig, metadata["generator"], str(path))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} holds no model (no {METADATA}); expected an export of train.py, see saved_models/"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{path} is corrupt ({error}); export the model again") from error
+    try:
+        loaded = tf.saved_model.load(str(folder / VERSION_FOLDER))
+        found = {
+            name: (spec.dtype.name, spec.shape.rank, spec.shape[-1])
+            for name, spec in loaded.signatures["serving_default"].structured_input_signature[1].items()
+        }
+    except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
+        reason = str(error).splitlines()[0][:160]
+        raise ModelError(f"{folder / VERSION_FOLDER} is no readable SavedModel ({reason}); export it again") from error
+    expected = {each.name: ("float32", 4, each.channels) for each in config.inputs}
+    if found != expected:
+        raise ModelError(
+            f"the SavedModel in {folder} takes {found}, but its model.json says {expected}; export the model again"
+        )
+    return SuperResolution(folder, metadata, config, loaded)
+
+
+def import_chainer(weights: Path | str, folder: Path | str, residual_scaling: float = 0.2) -> Path:
+    """Turn the published network's weight file into an exported model.
+
+    Parameters
+    ----------
+    weights
+        .npz file as `chainer.serializers.save_npz` writes it; the number of blocks and filters is read from it.
+    folder
+        Where the model goes.
+    residual_scaling
+        The file does not hold it: 0.2 in the paper.
+
+    Raises
+    ------
+    ModelError
+        When the file is not a generator's.
+    """
+    config = chainer_generator_config(read_chainer(weights), residual_scaling)
+    generator = load_chainer_weights(build_generator(config, "float32"), weights)
+    metadata = {
+        "name": Path(folder).name,
+        "synthetic": False,
+        "source": f"imported from {Path(weights).name}",
+        "citations": ["Leong & Horgan (2020), The Cryosphere 14, 3687-3705, doi:10.5194/tc-14-3687-2020"],
+    }
+    return export_model(generator, config, folder, metadata)
+
+
+def _version(name: str) -> str:
+    return __version__ if name == "deepbedmap-tf" else importlib.metadata.version(name)

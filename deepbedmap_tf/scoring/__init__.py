@@ -1,0 +1,1 @@
+"""What training, tuning and evaluation measure with: errors, roughness, spectra and baselines."""

@@ -1,0 +1,40 @@
+"""Train a model and export it to saved_models/NAME; see ``python train.py --help``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from deepbedmap_tf.cli import command, train_and_export
+
+
+@command()
+@click.option("--config", type=click.Path(path_type=Path), default=Path("configs/default.yml"), show_default=True)
+@click.option(
+    "--region",
+    "regions",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="Region file; may be repeated: the first one is validated on. By default those of the configuration.",
+)
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the regions' paths start from.")
+@click.option("--out", type=click.Path(path_type=Path), help="saved_models/NAME; by default named as the configuration.")
+@click.option("--initial", type=click.Path(path_type=Path), help="Exported model to start from.")
+@click.option("--resume", is_flag=True, help="Go on with the run in --out.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration.")
+def train(
+    config: Path,
+    regions: tuple[Path, ...],
+    data_dir: Path | None,
+    out: Path | None,
+    initial: Path | None,
+    resume: bool,
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a DeepBedMap generator; stop it with Ctrl-C, go on with --resume, watch it in `mlflow ui`."""
+    train_and_export(config, regions, data_dir, out or Path("saved_models") / config.stem, resume, overrides, initial)
+
+
+if __name__ == "__main__":
+    train()
