@@ -29,15 +29,26 @@ from deepbedmap_tf.cli import command
     type=click.Path(path_type=Path),
     help="Folder for the results; by default outputs/<transect>-<model>.",
 )
+@click.option(
+    "--baseline-tiles",
+    type=click.Path(path_type=Path),
+    help="Tile store whose training tiles a boosted regression learns from, as one more product (some minutes).",
+)
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures with PyGMT.")
 def main(
-    transect: str, model: Path, region: Path | None, data_dir: Path | None, out: Path | None, figures: bool
+    transect: str,
+    model: Path,
+    region: Path | None,
+    data_dir: Path | None,
+    out: Path | None,
+    baseline_tiles: Path | None,
+    figures: bool,
 ) -> None:
     """Compare a model with radar, the bicubic bed and the region's other products along a transect."""
     from deepbedmap_tf.evaluation.report import evaluate
 
     out = out or Path("outputs") / f"{transect}-{model.name}"
-    result = evaluate(model, transect, region, data_dir, out)
+    result = evaluate(model, transect, region, data_dir, out, baseline_tiles)
     click.echo(result.table())
     files = [out / "metrics.json", out / "profile.csv"]
     if figures:

@@ -181,7 +181,10 @@ def train_and_export(
     from deepbedmap_tf.training.tracking import git_revision, tracked
 
     config = load_config(config_file, overrides)
-    files = regions or tuple(Path(each) for each in config.data.regions)
+    if regions:
+        data_config = config.data.model_copy(update={"regions": tuple(str(each) for each in regions)})
+        config = config.model_copy(update={"data": data_config})
+    files = tuple(Path(each) for each in config.data.regions)
     weights = None
     if initial is not None:
         model = load_model(initial)
@@ -216,7 +219,6 @@ def train_and_export(
             "synthetic": synthetic,
             "citations": sorted({citation for part in data.provenance for citation in part["citations"]}),
             "config": config.model_dump(mode="json"),
-            "regions": [str(file) for file in files],
             "resolution": data.provenance[0]["resolution"],
             "training_data": {"hash": data.data_hash, "stores": data.provenance},
             "training": {

@@ -69,7 +69,11 @@ class GeneratorConfig(Settings):
     normalise
         Turn the inputs, inside the graph, into scaled features with validity channels, so that NaN is allowed.
     initial_scale
-        Factor on the He-normal standard deviation of every kernel.
+        Factor on the He-normal standard deviation of the kernels of the residual blocks, the offsets and the last
+        layer, so that all of them begin close to doing nothing.
+    trunk_initial_scale
+        The same for the layers that the signal has to pass: 0.1 as published makes it, and every gradient, 10 times
+        smaller at each of them.
     inputs
         The conditional inputs; the first is the low-resolution bed.
     """
@@ -83,6 +87,7 @@ class GeneratorConfig(Settings):
     residual_scale: Annotated[float, Field(gt=0)] = 100.0
     normalise: bool = False
     initial_scale: Annotated[float, Field(gt=0)] = 0.1
+    trunk_initial_scale: Annotated[float, Field(gt=0)] = 0.1
     inputs: tuple[InputConfig, ...] = DEFAULT_INPUTS
 
     @model_validator(mode="after")
@@ -334,14 +339,16 @@ _Loader.add_implicit_resolver(
 
 
 def _known_keys(model: type[Settings], location: tuple[int | str, ...]) -> list[str]:
-    current: Any = model
+    """Names of the settings at `location`; an index or a key of a mapping leads to its values."""
+    known: list[Any] = [model]
     for part in location[:-1]:
-        if isinstance(part, str) and isinstance(current, type) and issubclass(current, BaseModel):
-            field = current.model_fields.get(part)
-            annotation: Any = field.annotation if field else None
-            candidates = [annotation, *getattr(annotation, "__args__", ())]
-            current = next(
-                (c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)),
-                annotation,
-            )
-    return sorted(current.model_fields) if isinstance(current, type) and issubclass(current, BaseModel) else []
+        blocks = [each for each in known if isinstance(each, type) and issubclass(each, BaseModel)]
+        named = [each.model_fields[part].annotation for each in blocks if part in each.model_fields]
+        known = [inner for each in named or known for inner in _unwrapped(each)]
+    return sorted({name for each in known if isinstance(each, type) and issubclass(each, BaseModel) for name in each.model_fields})
+
+
+def _unwrapped(annotation: Any) -> list[Any]:
+    """Settings classes within optional, tuple and mapping annotations."""
+    arguments = getattr(annotation, "__args__", ())
+    return [inner for each in arguments for inner in _unwrapped(each)] if arguments else [annotation]

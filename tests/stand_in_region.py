@@ -54,8 +54,9 @@ class StandInRegion:
 
     def _cut(self, values: np.ndarray, bounds: Bounds, cells: int) -> tuple[np.ndarray, Grid]:
         window = self.grid.window(bounds).pad(cells)
-        column, row = ~self._wide.transform * (window.bounds[0], window.bounds[3])
-        row, column = round(row), round(column)
+        left, _, _, top = self._wide.bounds
+        row = round((top - window.bounds[3]) / self.resolution)
+        column = round((window.bounds[0] - left) / self.resolution)
         return values[row : row + window.shape[0], column : column + window.shape[1]], window
 
     def inputs(self, bounds: Bounds | None = None) -> dict[str, xr.DataArray]:

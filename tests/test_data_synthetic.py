@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +12,14 @@ import xarray as xr
 import yaml
 from pydantic import ValidationError
 
-from deepbedmap_tf.data.synthetic import SurveyBox, WorldParameters, make_world, simulate, world_folder
+from deepbedmap_tf.data import synthetic
+from deepbedmap_tf.data.picks import read_picks
+from deepbedmap_tf.data.survey import Sampler
+from deepbedmap_tf.data.synthetic import SurveyBox, World, WorldParameters, make_world, simulate, world_folder
 from deepbedmap_tf.errors import DataError
+from deepbedmap_tf.grid import Grid
 
-BOUNDS = (-1_470_000.0, -520_000.0, -1_410_000.0, -460_000.0)
+BOUNDS = (-1_450_000.0, -510_000.0, -1_410_000.0, -470_000.0)
 
 
 def small(**changes: object) -> WorldParameters:
@@ -26,8 +28,8 @@ def small(**changes: object) -> WorldParameters:
 
 @pytest.fixture(scope="module")
 def parameters() -> WorldParameters:
-    box = SurveyBox(bounds=(-1_465_000.0, -515_000.0, -1_450_000.0, -500_000.0))
-    return small(dense_boxes=(box,), transect=((-1_430_000.0, -515_000.0), (-1_420_000.0, -465_000.0)))
+    box = SurveyBox(bounds=(-1_447_000.0, -505_000.0, -1_432_000.0, -490_000.0))
+    return small(dense_boxes=(box,), transect=((-1_425_000.0, -508_000.0), (-1_415_000.0, -472_000.0)))
 
 
 @pytest.fixture(scope="module")
@@ -35,31 +37,32 @@ def folder(parameters: WorldParameters, tmp_path_factory: pytest.TempPathFactory
     return make_world(parameters, tmp_path_factory.mktemp("worlds") / "small", progress=False)
 
 
-def test_flat_bed_leaves_no_perturbation() -> None:
-    world = simulate(small(bed_rms=0, highland_rms=0, bedform_rms=0))
-    np.testing.assert_array_equal(world.surface, world.flow.surface)
-    np.testing.assert_array_equal(world.velocity_x, world.flow.speed * world.flow.direction_x)
-    np.testing.assert_array_equal(world.velocity_y, world.flow.speed * world.flow.direction_y)
-    np.testing.assert_array_equal(world.bed, world.bed_smooth)
+@pytest.fixture(scope="module")
+def rough(parameters: WorldParameters) -> World:
+    return simulate(parameters)
 
 
-def test_rough_bed_shows_at_the_surface(folder: Path) -> None:
-    truth = xr.open_dataset(folder / "truth_250m.nc")
-    assert float((truth.bed - truth.bed_smooth).std()) > 50
-    # Bed bumps show, damped: by metres to tens of metres.
-    rough, flat = simulate(small()), simulate(small(bed_rms=0, highland_rms=0, bedform_rms=0))
-    assert 1 < (rough.surface - flat.surface).std() < 50
+def test_flat_bed_leaves_no_perturbation(rough: World) -> None:
+    flat = simulate(small(bed_rms=0, highland_rms=0, bedform_rms=0))
+    np.testing.assert_array_equal(flat.surface, flat.flow.surface)
+    np.testing.assert_array_equal(flat.velocity_x, flat.flow.speed * flat.flow.direction_x)
+    np.testing.assert_array_equal(flat.velocity_y, flat.flow.speed * flat.flow.direction_y)
+    np.testing.assert_array_equal(flat.bed, flat.bed_smooth)
+    # A rough one shows, damped: by metres to tens of metres of a hundred.
+    np.testing.assert_array_equal(flat.flow.surface, rough.flow.surface)
+    assert (rough.bed - rough.bed_smooth).std() > 50
+    assert 1 < (rough.surface - rough.flow.surface).std() < 50
 
 
 def test_bed_lies_below_the_ice(folder: Path, parameters: WorldParameters) -> None:
     truth = xr.open_dataset(folder / "truth_250m.nc")
     assert float((truth.surface - truth.bed).min()) > 0.45 * parameters.minimum_thickness
     thin = simulate(small(highland_height=2500.0, highland_rms=400.0, surface_coast=300.0))
-    joined = thin.bed.reshape(thin.wave_grid.shape[0], 2, thin.wave_grid.shape[1], 2).max(axis=(1, 3))
-    assert (joined < thin.surface).mean() > 0.9999
+    surface = Sampler(thin.wave_grid, thin.surface).on(thin.grid)
+    assert (thin.bed < surface).all()
 
 
-def test_same_seed_same_arrays(folder: Path, parameters: WorldParameters, tmp_path: Path) -> None:
+def test_same_seed_same_arrays(folder: Path, parameters: WorldParameters, rough: World, tmp_path: Path) -> None:
     again = make_world(parameters, tmp_path / "again", progress=False)
     names = sorted(path.name for path in folder.iterdir())
     assert names == sorted(path.name for path in again.iterdir())
@@ -71,8 +74,7 @@ def test_same_seed_same_arrays(folder: Path, parameters: WorldParameters, tmp_pa
                 np.testing.assert_array_equal(first.read(1), second.read(1))
         else:
             assert (folder / name).read_bytes() == (again / name).read_bytes(), name
-    other = simulate(small(seed=6))
-    assert np.abs(other.bed - simulate(small()).bed).max() > 10
+    assert np.abs(simulate(small(seed=6)).bed - rough.bed).max() > 10
 
 
 def test_picks_have_the_cresis_form(folder: Path, parameters: WorldParameters) -> None:
@@ -87,8 +89,6 @@ def test_picks_have_the_cresis_form(folder: Path, parameters: WorldParameters) -
 
 
 def test_picks_err_by_one_per_cent_of_thickness(folder: Path) -> None:
-    from deepbedmap_tf.data.picks import read_picks
-
     truth = xr.open_dataset(folder / "truth_250m.nc")
     picks = read_picks(folder / "picks_old.csv", "cresis")
     at = {axis: xr.DataArray(picks[axis].to_numpy(), dims="pick") for axis in ("x", "y")}
@@ -97,7 +97,7 @@ def test_picks_err_by_one_per_cent_of_thickness(folder: Path) -> None:
     error = (picks["bed"].to_numpy() - bed)[inside] / (surface - bed)[inside]
     assert abs(error.mean()) < 0.002
     assert error.std() == pytest.approx(0.01, rel=0.15)
-    np.testing.assert_allclose(picks["surface"].to_numpy()[inside], surface[inside], atol=1.0)
+    assert np.abs(picks["surface"].to_numpy() - surface)[inside].mean() < 0.5
 
 
 def test_rasters_state_grid_datum_and_nodata(folder: Path) -> None:
@@ -124,7 +124,7 @@ def test_products_agree_on_heights(folder: Path) -> None:
     machine, truth = xr.open_dataset(folder / "bedmachine_500m.nc"), xr.open_dataset(folder / "truth_250m.nc")
     here = truth.interp(x=machine.x, y=machine.y)
     snow = machine.surface + machine.firn + machine.geoid
-    assert float(np.abs(snow - here.surface).max()) < 1.0
+    assert float(np.abs(snow - here.surface).mean()) < 0.5
     assert abs(float((machine.bed + machine.geoid - here.bed).mean())) < 8
     np.testing.assert_allclose(machine.thickness, machine.surface - machine.bed, atol=1e-3)
     with rasterio.open(folder / "bed_lowres_1km.tif") as bed, rasterio.open(folder / "geoid_gl04c_1km.tif") as geoid:
@@ -134,24 +134,17 @@ def test_products_agree_on_heights(folder: Path) -> None:
     assert (lowres - blocks).std() > 10, "the coarse bed must come from sparse noisy picks, not from the truth"
 
 
-def test_surface_noise_has_its_size(folder: Path, parameters: WorldParameters) -> None:
+def test_surface_noise_has_its_size(folder: Path, rough: World) -> None:
     with rasterio.open(folder / "surface_100m.tif") as file:
         surface = file.read(1).astype(float)
-    quiet = parameters.model_copy(update={"surface_noise": 0.0, "dune_height": 0.0, "crevasse_height": 0.0})
-    world = simulate(quiet)
-    from deepbedmap_tf.data.survey import Sampler
-    from deepbedmap_tf.grid import Grid
-
     grid = Grid.from_bounds((BOUNDS[0] - 4000, BOUNDS[1] - 4000, BOUNDS[2] + 4000, BOUNDS[3] + 4000), 100)
-    texture = surface - Sampler(world.wave_grid, world.surface).on(grid)
+    texture = surface - Sampler(rough.wave_grid, rough.surface).on(grid)
     assert 0.5 < texture.std() < 1.5
 
 
 def test_world_is_cached_and_complete_or_absent(
     parameters: WorldParameters, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import deepbedmap_tf.data.synthetic as synthetic
-
     monkeypatch.setenv("DEEPBEDMAP_CACHE_DIR", str(tmp_path))
     folder = world_folder(parameters)
     folder.mkdir(parents=True)
@@ -164,15 +157,22 @@ def test_world_is_cached_and_complete_or_absent(
 
     monkeypatch.setattr(synthetic, "_write_truth", full_disk)
     with pytest.raises(DataError, match="No space left"):
-        make_world(small(old_spacing=20_000.0), tmp_path / "full", progress=False)
+        make_world(parameters, tmp_path / "full", progress=False)
     assert not (tmp_path / "full").exists() and not list(tmp_path.glob(".*part"))
 
 
-def test_two_at_once_make_one_world(tmp_path: Path) -> None:
+def test_the_second_of_two_leaves_the_first_ones_world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another process finishes the same world while this one is still at work."""
     tiny = WorldParameters(bounds=(-1_440_000.0, -480_000.0, -1_420_000.0, -460_000.0))
-    with ThreadPoolExecutor(1) as pool:
-        made = list(pool.map(lambda _: make_world(tiny, tmp_path / "w", progress=False), range(2)))
-    assert made[0] == made[1] and json.loads((made[0] / "world.json").read_text())["parameters"]["seed"] == 1
+    target = tmp_path / "w"
+
+    def meanwhile(*_: object) -> None:
+        target.mkdir()
+        (target / "world.json").write_text("of the other")
+
+    monkeypatch.setattr(synthetic, "_write_truth", meanwhile)
+    assert make_world(tiny, target, progress=False) == target
+    assert (target / "world.json").read_text() == "of the other"
     assert [path.name for path in tmp_path.iterdir()] == ["w"]
 
 

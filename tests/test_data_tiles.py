@@ -143,6 +143,14 @@ def test_a_failed_write_leaves_nothing(tmp_path, content, monkeypatch):
     assert list((tmp_path / "out").iterdir()) == []
 
 
+def test_a_folder_that_is_no_store_is_never_replaced(tmp_path, content):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.txt").write_text("", encoding="utf-8")
+    with pytest.raises(DataError, match="exists and is no tile store"):
+        prepare_tiles(load(tmp_path, content), CONFIG, tmp_path / "mine", 1, progress=False)
+    assert (tmp_path / "mine" / "thesis.txt").exists()
+
+
 def test_damaged_and_missing_stores_are_one_line(tmp_path, content):
     with pytest.raises(DataError, match="no complete tile store"):
         open_tiles(tmp_path / "none.zarr")

@@ -63,7 +63,7 @@ def test_too_short_is_nan() -> None:
 
 @pytest.mark.parametrize("exponent", [-2.0, -3.0, -4.0])
 def test_map_of_known_exponent(exponent: float) -> None:
-    stack = np.stack([_map(exponent, 128, seed) for seed in range(4)]) - 700
+    stack = np.stack([_map(exponent, 128, seed) for seed in range(24)]) - 700
     assert spectral_slope(stack, 250.0) == pytest.approx(exponent, abs=0.15)
 
 

@@ -104,13 +104,12 @@ def filter_in_patches(
     results: list[Real] = []
     for patch, (top, left) in partition((field.shape[0], field.shape[1]), step):
         window = padded[top + step : top + step + size, left + step : left + step + size] * taper
-        spectrum = fft.rfft2(window, workers=2)
+        spectrum = fft.rfft2(window)
         spectrum[0, 0] = 0.0
         rows = slice(patch.core[0].start - top + margin, patch.core[0].stop - top + margin)
         columns = slice(patch.core[1].start - left + margin, patch.core[1].stop - left + margin)
         filtered = [
-            fft.irfft2(spectrum * transfer, s=(size, size), workers=2)[rows, columns]
-            for transfer in response(patch, kx, ky)
+            fft.irfft2(spectrum * transfer, s=(size, size))[rows, columns] for transfer in response(patch, kx, ky)
         ]
         if finish is not None:
             filtered = finish(patch, filtered)

@@ -70,7 +70,7 @@ def bedmachine_like(
     """
     coarse = grid.coarsen(2)
     bed = sparse_bed(coarse, track, picks)
-    smooth = gaussian_filter(bed, 1.2, mode="nearest")
+    smooth = gaussian_filter(bed, 0.75, mode="nearest")
     dx, dy = (Sampler(flow_grid, part).on(coarse) for part in (flow.direction_x, flow.direction_y))
     speed = Sampler(flow_grid, flow.speed).on(coarse)
     fast = 1 / (1 + (60.0 / np.maximum(speed, 1e-3)) ** 3)

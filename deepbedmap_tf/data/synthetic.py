@@ -254,6 +254,6 @@ def _write_truth(world: World, parameters: WorldParameters, folder: Path) -> Non
 
 def _cut(source: Grid, values: Real, target: Grid) -> Real:
     """Take the cells of `target` out of a larger grid with the same cells."""
-    left, top = ~source.transform * (target.transform.c, target.transform.f)
-    row, column = round(top), round(left)
+    (left, _, _, top), (xmin, _, _, ymax) = source.bounds, target.bounds
+    row, column = round((top - ymax) / source.resolution), round((xmin - left) / source.resolution)
     return values[row : row + target.shape[0], column : column + target.shape[1]]

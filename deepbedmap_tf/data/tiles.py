@@ -148,7 +148,11 @@ def prepare_tiles(
         "seed": seed,
     }
     fingerprint = digest(made_from)
-    if _stored_fingerprint(out_path) == fingerprint:
+    stored = _stored_fingerprint(out_path)
+    if out_path.exists() and stored is None:
+        # Replacing means removing, so only what is known to be a tile store is replaced.
+        raise DataError(f"{out_path} exists and is no tile store; choose another name, or remove it first")
+    if stored == fingerprint:
         _LOGGER.info("%s holds these tiles already", out_path)
         return out_path
     target = region.target()
@@ -261,7 +265,7 @@ def _write(
             fills.update({name: str(array.attrs.get("fill", "none")) for name, array in fields.items()})
             index = with_data(phase, fields, inputs, width)
             bar.update(phase.index.size - index.size)
-            for part in np.array_split(index, max(1, -(-index.size // (4 * _CHUNK)))):
+            for part in np.array_split(index, -(-index.size // (4 * _CHUNK))) if index.size else []:
                 place = slice(written, written + part.size)
                 for name, values in cut_tiles(part, phase, plan, region, target, fields, inputs).items():
                     arrays[name][place] = values
@@ -282,9 +286,10 @@ def _stored_fingerprint(path: Path) -> str | None:
     import zarr
 
     try:
-        return str(zarr.open_group(path, mode="r").attrs.get("fingerprint"))
+        stored = zarr.open_group(path, mode="r").attrs.get("fingerprint")
     except (OSError, KeyError, ValueError, RuntimeError):
         return None
+    return str(stored) if stored else None
 
 
 def _software() -> dict[str, str]:

@@ -11,6 +11,7 @@ bump it slides over. A spectrum from NumPy's FFT has waves ``exp(+i (k x + l y))
 
 from __future__ import annotations
 
+from functools import cache
 from typing import NamedTuple
 
 import numpy as np
@@ -72,7 +73,7 @@ def stokes_transfer(k: ArrayLike, l: ArrayLike, slope: float, slip: float) -> Tr
     """
     k, l = np.broadcast_arrays(np.asarray(k, float), np.asarray(l, float))  # noqa: E741
     j = np.hypot(k, l)
-    responses = _unit_responses(np.where(j > 0, j, 1.0).ravel(), slip).reshape(*j.shape, 8)
+    responses = _unit_responses(_no_slip(np.where(j > 0, j, 1.0).ravel()), slip).reshape(*j.shape, 8)
     return _combine(k, l, slope, slip, responses)
 
 
@@ -92,7 +93,7 @@ class TransferTable:
         self.slope, self.slip = slope, slip
         self._log_start, log_end = np.log(_TABLE_RANGE)
         self._step = (log_end - self._log_start) / (_TABLE_NODES - 1)
-        self._nodes = _unit_responses(np.geomspace(*_TABLE_RANGE, _TABLE_NODES), slip)
+        self._nodes = _unit_responses(_tabulated_no_slip(), slip)
 
     def __call__(self, k: Real, l: Real) -> Transfer:  # noqa: E741
         """Evaluate on wavenumbers of one shape."""
@@ -144,12 +145,21 @@ def stream_transfer(k: ArrayLike, l: ArrayLike, slope: float, slip: float) -> Tr
     return Transfer(surface, along, across)
 
 
-def _unit_responses(j: Real, slip: float) -> Real:
-    """Vertical and horizontal surface velocity to unit boundary values, for wavenumbers `j` of shape (n,).
+class _NoSlip(NamedTuple):
+    """Answers of ice frozen to its bed, each of shape (n, 4), to four unit boundary values.
 
-    Returns (n, 8): the vertical velocity, then the horizontal one divided by i, each for a unit shear stress / i at
-    the surface, normal stress at the surface, vertical velocity at the bed, and slip misfit / i at the bed.
+    The boundary values are shear stress / i and normal stress at the surface, vertical velocity and horizontal
+    velocity / i at the bed; the answers the vertical velocity and the horizontal one / i at the surface, and the
+    shear stress / i at the bed.
     """
+
+    vertical: Real
+    horizontal: Real
+    drag: Real
+
+
+def _no_slip(j: Real) -> _NoSlip:
+    """Solve for wavenumbers `j` of shape (n,)."""
     decay = np.exp(-j)
     one, zero = np.ones_like(j), np.zeros_like(j)
     # The four solutions exp(j (z - 1)), j (z - 1) exp(j (z - 1)), exp(-j z), j z exp(-j z) with their z-derivatives
@@ -165,16 +175,28 @@ def _unit_responses(j: Real, slip: float) -> Real:
         [decay, (1 - j) * decay, -one, one],
         [decay, (2 - j) * decay, one, -2 * one],
     ])  # fmt: skip
-    shear_top = _VISCOSITY * j * (top[2] + top[0])
-    normal_top = _VISCOSITY * j * (3 * top[1] - top[3])
-    slip_misfit = bed[1] - slip * _VISCOSITY * j * (bed[2] + bed[0])
-    system = np.moveaxis(np.array([shear_top, normal_top, bed[0], slip_misfit]), -1, 0)
-    # Rows differ by the slip ratio times j; scaling them keeps the pivots sound at both ends.
-    scale = np.abs(system).max(axis=2, keepdims=True)
-    coefficients = np.linalg.solve(system / scale, np.eye(4) / scale)
-    vertical = np.einsum("in,nic->nc", top[0], coefficients)
-    horizontal = np.einsum("in,nic->nc", top[1], coefficients)
-    return np.concatenate([vertical, horizontal], axis=1)
+    # Stresses come out per unit of viscosity times j, so that all rows are of order one.
+    system = np.moveaxis(np.array([top[2] + top[0], 3 * top[1] - top[3], bed[0], bed[1]]), -1, 0)
+    stress = 1 / (_VISCOSITY * j)
+    inverse = np.linalg.inv(system) * np.stack([stress, stress, one, one], axis=-1)[:, None, :]
+    vertical, horizontal, drag = (np.einsum("in,nic->nc", row, inverse) for row in (top[0], top[1], bed[2] + bed[0]))
+    return _NoSlip(vertical, horizontal, drag / stress[:, None])
+
+
+@cache
+def _tabulated_no_slip() -> _NoSlip:
+    return _no_slip(np.geomspace(*_TABLE_RANGE, _TABLE_NODES))
+
+
+def _unit_responses(frozen: _NoSlip, slip: float) -> Real:
+    """Let the ice slide: shape (n, 8), vertical then horizontal surface velocity to the four boundary values.
+
+    The last of these becomes the misfit of the slip law. The velocity at the bed is that misfit plus `slip` times the
+    drag, which in turn depends on it linearly.
+    """
+    sliding = slip * frozen.drag / (1 - slip * frozen.drag[:, 3:])
+    parts = (answer + answer[:, 3:] * sliding for answer in (frozen.vertical, frozen.horizontal))
+    return np.concatenate(list(parts), axis=1)
 
 
 def _combine(k: Real, l: Real, slope: float, slip: float, responses: Real) -> Transfer:  # noqa: E741

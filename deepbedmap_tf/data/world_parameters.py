@@ -15,7 +15,7 @@ NonNegative = Annotated[float, Field(ge=0)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 
 # Raised whenever a world of the same parameters comes out differently, so that no cache serves an old one.
-GENERATOR_VERSION = 2
+GENERATOR_VERSION = 5
 
 
 class SurveyBox(Settings):
@@ -123,7 +123,7 @@ class WorldParameters(Settings):
     bed_rms: NonNegative = 140.0
     highland_rms: NonNegative = 190.0
     hurst: Annotated[float, Field(gt=0, lt=1.5)] = 0.85
-    highland_hurst: Annotated[float, Field(gt=0, lt=1.5)] = 0.7
+    highland_hurst: Annotated[float, Field(gt=0, lt=1.5)] = 0.75
     correlation_length: Positive = 6_000.0
     bedform_rms: NonNegative = 12.0
     bedform_spacing: Positive = 2_500.0
@@ -141,14 +141,14 @@ class WorldParameters(Settings):
     flux_smoothing: Positive = 8_000.0
     surface_noise: NonNegative = 0.5
     surface_noise_length: Positive = 300.0
-    dune_height: NonNegative = 1.2
+    dune_height: NonNegative = 0.8
     crevasse_height: NonNegative = 0.6
     velocity_noise: NonNegative = 3.0
     pick_error: NonNegative = 0.01
     pick_error_line_share: Fraction = 0.25
     old_spacing: Positive = 4_000.0
     old_gaps: Annotated[float, Field(ge=0, lt=0.9)] = 0.1
-    recent_spacing: Positive = 6_000.0
+    recent_spacing: Positive = 4_500.0
     pick_spacing: Positive = 30.0
     dense_spacing: Positive = 500.0
     dense_boxes: tuple[SurveyBox, ...] = ()

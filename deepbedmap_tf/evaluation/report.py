@@ -17,6 +17,7 @@ import xarray as xr
 
 from deepbedmap_tf import __version__
 from deepbedmap_tf.data.cache import written_beside
+from deepbedmap_tf.evaluation.baselines import BoostedProduct
 from deepbedmap_tf.evaluation.maps import compare_maps
 from deepbedmap_tf.evaluation.tables import format_tables
 from deepbedmap_tf.evaluation.transects import Comparison, Product, Scores, compare, rasterise, sample
@@ -32,10 +33,13 @@ logger = logging.getLogger(__name__)
 Predict = Callable[[Any, Any, Bounds], xr.DataArray]
 """``predict(model, region, bounds)`` gives the bed on the region's output cells within the bounds."""
 
+MakeProduct = Callable[[Any, Bounds], Product]
+"""``make(region, bounds)`` gives one further bed to compare."""
+
 LABELS = {"bedmachine": "BedMachine", "truth": "Truth"}
 """What tables and figures call references that have no label of their own."""
 
-COLOURS = ("0/114/178", "0/158/115", "86/180/233")
+COLOURS = ("0/114/178", "86/180/233", "204/121/167")
 """GMT colours of the references' lines, told apart by colour-blind readers too (Okabe & Ito)."""
 
 
@@ -99,7 +103,7 @@ class Evaluation:
 
 
 def evaluate_region(
-    region: Region, transect: str, model: Any, predict: Predict, extra: Sequence[Product] = ()
+    region: Region, transect: str, model: Any, predict: Predict, extra: Sequence[MakeProduct] = ()
 ) -> Evaluation:
     """Compare a model with bicubic, the region's reference products and radar along one of its transects.
 
@@ -112,7 +116,7 @@ def evaluate_region(
     model, predict
         ``predict(model, region, bounds)`` gives the bed.
     extra
-        Further beds to compare, on the region's cells within the window.
+        Makers of further beds to compare, on the region's cells within the bounds they are given.
 
     Raises
     ------
@@ -127,7 +131,7 @@ def evaluate_region(
     grid = region.grid.window(bounds)
     logger.info("predicting %d x %d cells around transect %s", *grid.shape, transect)
     inputs = region.inputs(bounds)
-    products = (*_products(region, model, predict, bounds, inputs), *extra)
+    products = _products(region, model, predict, bounds, inputs, extra)
     surface, speed = surface_on(grid, inputs), speed_of(inputs)
     if "surface" not in picks:
         picks["surface"] = sample(surface, picks["x"].to_numpy(), picks["y"].to_numpy(), "l")
@@ -154,10 +158,10 @@ def evaluate_region(
     if truth is not None:
         maps["window"] = compare_maps(products, truth, speed_on(grid, speed))
         for number, box in enumerate(test_boxes(region), start=1):
-            maps[f"box {number}"] = _score_box(region, model, predict, box)
+            maps[f"box {number}"] = _score_box(region, model, predict, box, extra)
     about = _about(region, transect, bounds, comparison, getattr(model, "metadata", {}))
     return Evaluation(
-        title=_title(region, transect),
+        title=about["title"],
         transect=transect,
         synthetic=bool(region.synthetic),
         scattered=scattered,
@@ -179,6 +183,7 @@ def evaluate(
     region_file: Path | str | None = None,
     data_dir: Path | str | None = None,
     out: Path | str | None = None,
+    baseline_tiles: Path | str | None = None,
 ) -> Evaluation:
     """Load a saved model and a region, evaluate, and write ``metrics.json`` and ``profile.csv``.
 
@@ -194,6 +199,8 @@ def evaluate(
         Folder that the region file's relative paths start from.
     out
         Folder for the results, made if needed; None writes nothing.
+    baseline_tiles
+        Tile store whose training tiles a boosted regression learns from, to be compared as one more product.
 
     Raises
     ------
@@ -206,7 +213,8 @@ def evaluate(
 
     model = load_model(model_folder)
     region = load_region(region_file or default_region(getattr(model, "metadata", {})), data_dir=data_dir)
-    result = evaluate_region(region, transect, model, predict_window)
+    extra = () if baseline_tiles is None else (BoostedProduct.from_tiles(baseline_tiles),)
+    result = evaluate_region(region, transect, model, predict_window, extra)
     result.about["model"] = Path(model_folder).name
     if out is not None:
         write(result, Path(out))
@@ -244,7 +252,12 @@ def _write_text(path: Path, text: str) -> Path:
 
 
 def _products(
-    region: Region, model: Any, predict: Predict, bounds: Bounds, inputs: Mapping[str, xr.DataArray]
+    region: Region,
+    model: Any,
+    predict: Predict,
+    bounds: Bounds,
+    inputs: Mapping[str, xr.DataArray],
+    extra: Sequence[MakeProduct],
 ) -> tuple[Product, ...]:
     products = [
         Product("deepbedmap", "DeepBedMap", predict(model, region, bounds), "216/27/96"),
@@ -253,7 +266,7 @@ def _products(
     for name, colour in zip((n for n in region.settings.references if n != "truth"), cycle(COLOURS)):
         label = region.settings.references[name].label or LABELS.get(name, name)
         products.append(Product(name, label, region.reference(name, bounds), colour))
-    return tuple(products)
+    return (*products, *(make(region, bounds) for make in extra))
 
 
 def _radar(region: Region, grid: Grid, transect: pd.DataFrame) -> xr.DataArray:
@@ -263,10 +276,12 @@ def _radar(region: Region, grid: Grid, transect: pd.DataFrame) -> xr.DataArray:
     return grid.dataarray(cells.astype(np.float32), "bed", "m", long_name="bed elevation, median of radar picks")
 
 
-def _score_box(region: Region, model: Any, predict: Predict, box: Bounds) -> dict[str, Scores]:
+def _score_box(
+    region: Region, model: Any, predict: Predict, box: Bounds, extra: Sequence[MakeProduct]
+) -> dict[str, Scores]:
     inputs = region.inputs(box)
     speed = speed_on(region.grid.window(box), speed_of(inputs))
-    return compare_maps(_products(region, model, predict, box, inputs), region.reference("truth", box), speed)
+    return compare_maps(_products(region, model, predict, box, inputs, extra), region.reference("truth", box), speed)
 
 
 def _share_above(bed: xr.DataArray, surface: xr.DataArray) -> float:
@@ -275,9 +290,11 @@ def _share_above(bed: xr.DataArray, surface: xr.DataArray) -> float:
     return float((bed.values > surface.values)[known].mean()) if known.any() else float("nan")
 
 
-def _title(region: Region, transect: str) -> str:
+def _title(region: Region, transect: str, synthetic_model: bool) -> str:
     title = region.transects[transect].title or f"{region.title}, transect {transect}"
-    return f"SYNTHETIC {title}" if region.synthetic and "SYNTHETIC" not in title else title
+    if region.synthetic:
+        return title if "SYNTHETIC" in title else f"SYNTHETIC {title}"
+    return f"{title} (model of a SYNTHETIC world)" if synthetic_model else title
 
 
 def _about(
@@ -285,7 +302,7 @@ def _about(
 ) -> dict[str, Any]:
     return {
         "region": region.name,
-        "title": _title(region, transect),
+        "title": _title(region, transect, bool(metadata.get("synthetic"))),
         "synthetic": bool(region.synthetic),
         "transect": transect,
         "bounds": list(bounds),
@@ -299,6 +316,7 @@ def _about(
             "cells": comparison.roughness_cells,
         },
         "model": metadata.get("name"),
+        "model_synthetic": bool(metadata.get("synthetic")),
         "citations": list(region.citations),
         "version": __version__,
     }

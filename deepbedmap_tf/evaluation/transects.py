@@ -120,9 +120,8 @@ def sample(array: xr.DataArray, x: NDArray[np.floating], y: NDArray[np.floating]
 
 def rasterise(grid: Grid, x: NDArray[np.floating], y: NDArray[np.floating], values: NDArray[np.floating]) -> FloatArray:
     """Median of the finite values in each cell of a grid; NaN in cells without, points outside left out."""
-    column, row = ~grid.transform * (np.asarray(x, np.float64), np.asarray(y, np.float64))
-    column, row = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
-    inside = (row >= 0) & (row < grid.shape[0]) & (column >= 0) & (column < grid.shape[1]) & np.isfinite(values)
+    row, column, inside = _cells(grid, x, y)
+    inside &= np.isfinite(values)
     cells = pd.Series(np.asarray(values, np.float64)[inside]).groupby(row[inside] * grid.shape[1] + column[inside])
     median = cells.median()
     result = np.full(grid.shape[0] * grid.shape[1], np.nan)
@@ -262,11 +261,20 @@ def _roughness_scores(rough: FloatArray, reference: FloatArray) -> Mapping[str, 
     }
 
 
+def _cells(
+    grid: Grid, x: NDArray[np.floating], y: NDArray[np.floating]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Row and column of the cell that each point lies in, and whether that cell is on the grid."""
+    xmin, _, _, ymax = grid.bounds
+    column = np.floor((np.asarray(x, np.float64) - xmin) / grid.resolution).astype(np.int64)
+    row = np.floor((ymax - np.asarray(y, np.float64)) / grid.resolution).astype(np.int64)
+    inside = (row >= 0) & (row < grid.shape[0]) & (column >= 0) & (column < grid.shape[1])
+    return row, column, inside
+
+
 def _at(grid: Grid, values: FloatArray, x: FloatArray, y: FloatArray) -> FloatArray:
     """Value of the cell that each point lies in; NaN outside."""
-    column, row = ~grid.transform * (x, y)
-    column, row = np.floor(column).astype(np.int64), np.floor(row).astype(np.int64)
-    inside = (row >= 0) & (row < grid.shape[0]) & (column >= 0) & (column < grid.shape[1])
+    row, column, inside = _cells(grid, x, y)
     return np.where(inside, values[np.where(inside, row, 0), np.where(inside, column, 0)], np.nan)
 
 

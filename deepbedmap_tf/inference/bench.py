@@ -32,7 +32,7 @@ SHORTEST = 0.2
 """Seconds that one timing lasts at least: shorter calls are repeated within it."""
 LAYER_SHAPE = (16, 36, 36, 64)
 # He's standard deviation spreads the offsets over a cell or two, as in a trained network.
-NETWORK = GeneratorConfig(initial_scale=1.0)
+NETWORK = GeneratorConfig(initial_scale=1.0, trunk_initial_scale=1.0)
 
 Numbers = dict[str, float]
 
@@ -40,7 +40,7 @@ Numbers = dict[str, float]
 def measure(
     repeats: int = 5, report: Callable[[str], None] | None = None, config: GeneratorConfig = NETWORK
 ) -> dict[str, Any]:
-    """Run the benchmark, each precision in a process of its own so that its peak memory is its own.
+    """Run the benchmark, each part in a process of its own so that its peak memory is its own.
 
     Parameters
     ----------
@@ -65,12 +65,14 @@ def measure(
     ]
     results: dict[str, Any] = {"machine": _machine(), "network": {"config": config.model_dump(mode="json")}}
     for precision in PRECISIONS:
-        numbers: Numbers = {}
-        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-            for title, part in parts:
+        numbers: Numbers = {"matrix_flops": 0.0}
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), max_tasks_per_child=1) as pool:
+            # The matrix product twice, before and after: what else runs on the machine should not set the limit.
+            for title, part in [*parts, parts[0]]:
                 tell(f"{precision}: {title}")
                 future: Future[Numbers] = pool.submit(part, precision, repeats, config)
-                numbers |= future.result()
+                found = future.result()
+                numbers |= found | {"matrix_flops": max(numbers["matrix_flops"], found.get("matrix_flops", 0.0))}
         flops = numbers.pop("flop_per_pixel")
         results["network"]["flop_per_pixel"] = flops
         numbers["limit_pixels_per_second"] = numbers["matrix_flops"] / flops

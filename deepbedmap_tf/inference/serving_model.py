@@ -18,7 +18,7 @@ class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
         self.loaded = tf.saved_model.load(context.artifacts["saved_model"])
         self.serve = self.loaded.signatures["serving_default"]
 
-    def predict(self, context: Any, model_input: Any, params: Any = None) -> dict[str, np.ndarray]:
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def] # MLflow would read a schema from hints
         """Return ``{"bed": (n, 4(h-2), 4(w-2), 1)}`` for arrays (n, height, width, bands) by name.
 
         Raises

@@ -6,7 +6,7 @@ import re
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -85,7 +85,7 @@ def load_chainer_weights(model: keras.Model, path: Path | str) -> keras.Model:
     """
     weights = read_chainer(path)
     known = {name for name in weights if not name.endswith("/N")}
-    values: list[tuple[str, object, np.ndarray]] = []
+    values: list[tuple[str, Any, np.ndarray]] = []
     names = _discriminator_names(model) if model.name == "discriminator" else _generator_names(model)
     for name, variable in names:
         if name not in known:
@@ -103,11 +103,11 @@ def load_chainer_weights(model: keras.Model, path: Path | str) -> keras.Model:
     if known:
         raise ModelError(f"{path} holds {len(known)} arrays that the model has no place for, such as {min(known)}")
     for _, variable, array in values:
-        variable.assign(array)  # type: ignore[attr-defined]
+        variable.assign(array)
     return model
 
 
-def _generator_names(model: keras.Model) -> Iterator[tuple[str, object]]:
+def _generator_names(model: keras.Model) -> Iterator[tuple[str, Any]]:
     for layer in model.layers:
         variables = {variable.name.rpartition("/")[2].removesuffix(":0"): variable for variable in layer.weights}
         if not variables:
@@ -132,7 +132,7 @@ def _conv_path(layer: str) -> str:
     return f"input_block/conv_on_{INPUTS[name]}" if name in INPUTS else f"{name}_conv_layer"
 
 
-def _discriminator_names(model: keras.Model) -> Iterator[tuple[str, object]]:
+def _discriminator_names(model: keras.Model) -> Iterator[tuple[str, Any]]:
     suffixes = {
         "kernel": "W", "bias": "b", "gamma": "gamma", "beta": "beta", "moving_mean": "avg_mean", "moving_variance": "avg_var"
     }  # fmt: skip

@@ -53,7 +53,6 @@ def build_discriminator(
     policy = keras.mixed_precision.Policy(dtype) if isinstance(dtype, str) else dtype
     policy = policy or keras.mixed_precision.global_policy()
     exact = "float64" if policy.compute_dtype == "float64" else "float32"
-    initializer = he_normal(config.initial_scale)
     bed = keras.Input((config.tile_size, config.tile_size, 1), name="bed", dtype=exact)
     x = TileAnomaly(name="anomaly", dtype=exact)(bed) if config.normalise else bed
     for index, filters in enumerate(FILTERS):
@@ -61,13 +60,19 @@ def build_discriminator(
         # An explicit ring of zeros: 'same' would pad a 9 x 9 map to 5 x 5 instead of 4 x 4.
         x = layers.ZeroPadding2D(1, name=f"pad_{index}", dtype=policy)(x)
         x = layers.Conv2D(
-            filters, size, stride, use_bias=index == 0, kernel_initializer=initializer, name=f"conv_{index}", dtype=policy
+            filters,
+            size,
+            stride,
+            use_bias=index == 0,
+            kernel_initializer=he_normal(config.initial_scale),
+            name=f"conv_{index}",
+            dtype=policy,
         )(x)
         if index > 0:
             x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"batch_norm_{index}", dtype=policy)(x)
         x = layers.Activation(leaky_relu, name=f"activation_{index}", dtype=policy)(x)
     x = layers.Flatten(name="flatten", dtype=policy)(x)
-    x = layers.Dense(100, kernel_initializer=initializer, name="dense_1", dtype=policy)(x)
+    x = layers.Dense(100, kernel_initializer=he_normal(config.initial_scale), name="dense_1", dtype=policy)(x)
     x = layers.Activation(leaky_relu, name="dense_1_activation", dtype=policy)(x)
-    logits = layers.Dense(1, kernel_initializer=initializer, name="dense_2", dtype=exact)(x)
+    logits = layers.Dense(1, kernel_initializer=he_normal(config.initial_scale), name="dense_2", dtype=exact)(x)
     return keras.Model(bed, logits, name="discriminator")

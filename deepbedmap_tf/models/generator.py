@@ -77,12 +77,15 @@ class _Trunk:
         self.policy = policy
 
     def conv(self, x: tf.Tensor, filters: int, name: str, size: int = 3, stride: int | None = None) -> tf.Tensor:
+        in_block = name.startswith("rrdb_")
         return layers.Conv2D(
             filters,
             size,
             stride or 1,
             padding="same" if stride is None else "valid",
-            kernel_initializer=he_normal(self.config.initial_scale),
+            kernel_initializer=he_normal(
+                self.config.initial_scale if in_block else self.config.trunk_initial_scale
+            ),
             name=name,
             dtype=self.policy,
         )(x)
@@ -91,9 +94,9 @@ class _Trunk:
         return layers.Activation(leaky_relu, name=f"{name}_activation", dtype=self.policy)(x)
 
     def deformable(self, x: tf.Tensor, filters: int, name: str, dtype: Any) -> tf.Tensor:
-        initializer = he_normal(self.config.initial_scale)
+        scale = self.config.initial_scale if filters == 1 else self.config.trunk_initial_scale
         return DeformableConv2D(
-            filters, kernel_initializer=initializer, offset_initializer=he_normal(self.config.initial_scale), name=name, dtype=dtype
+            filters, kernel_initializer=he_normal(scale), offset_initializer=he_normal(self.config.initial_scale), name=name, dtype=dtype
         )(x)
 
     def scale(self, x: tf.Tensor, name: str) -> tf.Tensor:

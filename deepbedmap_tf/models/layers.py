@@ -104,11 +104,17 @@ class InputFeatures(keras.layers.Layer):
     Takes the dictionary of raw inputs with NaN where they are invalid and returns a dictionary of the same names:
 
     - ``bed_lowres``: height above its mean over 9 x 9 cells / 200 m; ice thickness / 1000 m - 1.5; validity
-    - ``surface``: height above its mean over 5 low-resolution cells / 20 m; validity
-    - ``velocity``: deviation from its mean over 5 low-resolution cells, / 60 m/yr and relative to 5 % of the mean
-      speed; flow direction; log10 of the speed; validity
+    - ``surface``: height above its mean over 5 low-resolution cells / 20 m; slope along and across the flow / 0.01;
+      validity
+    - ``velocity``: deviation from its mean over 5 low-resolution cells, along and across the flow, / 60 m/yr; the same
+      in metres of bed / 100 m; flow direction; log10 of the speed - 2; validity
     - ``accumulation``: / 300 kg m-2 yr-1 - 1; validity
     - any other input: deviation from its mean over the window, in standard deviations; validity
+
+    Where ice slides fast, its speed varies over a bump of height b by about b / H (Gudmundsson 2003, T_ub / (1 + C)
+    near 1 at a few thicknesses), so the relative deviation times the thickness H is a first guess of the bed. It is
+    weighed down where the speed is below 50 m/yr and measurement error takes over. Bumps show at the surface out of
+    phase along the flow, hence the slopes in the flow's frame.
 
     The heights enter relative to their surroundings, so the features do not depend on where the tile ends except in
     the cells next to its border.
@@ -125,58 +131,95 @@ class InputFeatures(keras.layers.Layer):
 
     def call(self, inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Return the features, (n, height, width, channels) for each input."""
-        features = {}
+        known, valid = {}, {}
         for name, values in inputs.items():
-            known, valid = split_invalid(values)
+            known[name], valid[name] = split_invalid(values)
+        flow = self._smooth("velocity", known, valid) if "velocity" in inputs else None
+        features = {}
+        for name in inputs:
             if name == "bed_lowres":
-                parts = self._bed(known, valid, inputs)
+                anomaly = known[name] - local_mean(known[name], valid[name], LOCAL_MEAN_CELLS)
+                parts = [anomaly * valid[name] / 200.0]
+                if "surface" in inputs:
+                    parts.append(self._thickness(known, valid) / 1000.0 - 1.5)
             elif name == "surface":
-                parts = [(known - self._smooth(name, known, valid)) * valid / 20.0]
+                parts = [(known[name] - self._smooth(name, known, valid)) * valid[name] / 20.0]
+                if flow is not None:
+                    parts.append(self._slopes(known[name], valid[name], flow))
             elif name == "velocity":
-                parts = self._velocity(known, valid)
+                parts = self._velocity(known, valid, flow, "surface" in inputs)
             elif name == "accumulation":
-                parts = [known / 300.0 - valid]
+                parts = [known[name] / 300.0 - valid[name]]
             else:
-                count = tf.reduce_sum(valid, axis=(1, 2), keepdims=True)
-                mean = tf.math.divide_no_nan(tf.reduce_sum(known, axis=(1, 2), keepdims=True), count)
-                deviation = (known - mean) * valid
-                variance = tf.math.divide_no_nan(tf.reduce_sum(deviation**2, axis=(1, 2), keepdims=True), count)
-                parts = [deviation * tf.math.rsqrt(variance + 1e-12)]
-            features[name] = tf.concat([*parts, valid], axis=-1)
+                parts = [_standardised(known[name], valid[name])]
+            features[name] = tf.concat([*parts, valid[name]], axis=-1)
         return features
 
-    def _smooth(self, name: str, known: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
-        """Average over low-resolution cells, then over `SMOOTH_CELLS` of them, and interpolate back linearly."""
+    def _coarse(self, name: str, known: dict[str, tf.Tensor], valid: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        """Average an input over low-resolution cells; also tell which of them have a valid value."""
         ratio = self.ratios[name]
-        weight = tf.nn.avg_pool2d(valid, ratio, ratio, "VALID")
-        coarse = tf.math.divide_no_nan(tf.nn.avg_pool2d(known * valid, ratio, ratio, "VALID"), weight)
-        present = tf.cast(weight > 0, known.dtype)
-        smooth = tf.concat(
-            [local_mean(coarse[..., band : band + 1], present, SMOOTH_CELLS) for band in range(known.shape[-1])], axis=-1
-        )
-        return tf.cast(tf.image.resize(smooth, tf.shape(known)[1:3], "bilinear"), known.dtype)
+        weight = tf.nn.avg_pool2d(valid[name], ratio, ratio, "VALID")
+        mean = tf.math.divide_no_nan(tf.nn.avg_pool2d(known[name], ratio, ratio, "VALID"), weight)
+        return mean, tf.cast(weight > 0, mean.dtype)
 
-    def _bed(self, known: tf.Tensor, valid: tf.Tensor, inputs: dict[str, tf.Tensor]) -> list[tf.Tensor]:
-        parts = [(known - local_mean(known, valid, LOCAL_MEAN_CELLS)) * valid / 200.0]
-        if "surface" in inputs:
-            surface, present = split_invalid(inputs["surface"])
-            ratio = self.ratios["surface"]
-            weight = tf.nn.avg_pool2d(present, ratio, ratio, "VALID")
-            mean = tf.math.divide_no_nan(tf.nn.avg_pool2d(surface * present, ratio, ratio, "VALID"), weight)
-            parts.append(((mean - known) / 1000.0 - 1.5) * valid * tf.cast(weight > 0, known.dtype))
+    def _smooth(self, name: str, known: dict[str, tf.Tensor], valid: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Average over low-resolution cells, then over `SMOOTH_CELLS` of them, and interpolate back linearly."""
+        coarse, present = self._coarse(name, known, valid)
+        bands = [local_mean(coarse[..., band, tf.newaxis], present, SMOOTH_CELLS) for band in range(coarse.shape[-1])]
+        return _resized(tf.concat(bands, axis=-1), known[name])
+
+    def _thickness(self, known: dict[str, tf.Tensor], valid: dict[str, tf.Tensor]) -> tf.Tensor:
+        """Ice thickness, metres, on low-resolution cells; 1500 m where it is unknown."""
+        surface, present = self._coarse("surface", known, valid)
+        return tf.where(valid["bed_lowres"] * present > 0, surface - known["bed_lowres"], 1500.0 * tf.ones_like(surface))
+
+    def _slopes(self, surface: tf.Tensor, valid: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
+        """Surface slope along and across the flow in units of 0.01 per 100 m cell, from central differences."""
+        padded = tf.pad(surface, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+        known = tf.pad(valid, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
+        both_x = known[:, 1:-1, 2:] * known[:, 1:-1, :-2]
+        both_y = known[:, 2:, 1:-1] * known[:, :-2, 1:-1]
+        east = (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) * both_x / 2.0
+        north = (padded[:, :-2, 1:-1] - padded[:, 2:, 1:-1]) * both_y / 2.0
+        along, across = _in_flow_frame(tf.concat([east, north], axis=-1), _resized(_direction(flow), surface))
+        return tf.concat([along, across], axis=-1)
+
+    def _velocity(
+        self, known: dict[str, tf.Tensor], valid: dict[str, tf.Tensor], flow: tf.Tensor, has_thickness: bool
+    ) -> list[tf.Tensor]:
+        deviation = (known["velocity"] - flow) * valid["velocity"]
+        along_across = tf.concat(_in_flow_frame(deviation, _direction(flow)), axis=-1)
+        speed = tf.norm(flow, axis=-1, keepdims=True)
+        parts = [along_across / 60.0, _direction(flow), tf.math.log(speed + 1.0) / np.log(10.0) - 2.0]
+        if has_thickness:
+            thickness = _resized(self._thickness(known, valid), known["velocity"])
+            parts.append(along_across * thickness / 100.0 * speed / (speed**2 + 50.0**2))
         return parts
-
-    def _velocity(self, known: tf.Tensor, valid: tf.Tensor) -> list[tf.Tensor]:
-        smooth = self._smooth("velocity", known, valid)
-        deviation = (known - smooth) * valid
-        speed = tf.sqrt(tf.reduce_sum(smooth**2, axis=-1, keepdims=True) + 1e-6)
-        return [
-            deviation / 60.0,
-            deviation / (0.05 * speed + 5.0),
-            smooth / (speed + 5.0),
-            tf.math.log(speed + 1.0) / np.log(10.0) - 2.0,
-        ]
 
     def get_config(self) -> dict[str, Any]:
         """Return the arguments that make the layer again."""
         return {**super().get_config(), "ratios": self.ratios}
+
+
+def _resized(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    return tf.cast(tf.image.resize(values, tf.shape(like)[1:3], "bilinear"), values.dtype)
+
+
+def _direction(flow: tf.Tensor) -> tf.Tensor:
+    """Unit vector of the flow, fading to 0 where ice hardly moves (below 5 m/yr)."""
+    return flow / (tf.sqrt(tf.reduce_sum(flow**2, axis=-1, keepdims=True) + 1e-6) + 5.0)
+
+
+def _in_flow_frame(vectors: tf.Tensor, direction: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Components of (x, y) vectors along the flow and to its left."""
+    east, north = vectors[..., :1], vectors[..., 1:]
+    x, y = direction[..., :1], direction[..., 1:]
+    return east * x + north * y, north * x - east * y
+
+
+def _standardised(known: tf.Tensor, valid: tf.Tensor) -> tf.Tensor:
+    count = tf.reduce_sum(valid, axis=(1, 2), keepdims=True)
+    mean = tf.math.divide_no_nan(tf.reduce_sum(known, axis=(1, 2), keepdims=True), count)
+    deviation = (known - mean) * valid
+    variance = tf.math.divide_no_nan(tf.reduce_sum(deviation**2, axis=(1, 2), keepdims=True), count)
+    return deviation * tf.math.rsqrt(variance + 1e-12)

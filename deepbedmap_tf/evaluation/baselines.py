@@ -1,0 +1,53 @@
+"""Baselines that have to be trained, as further products of an evaluation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from deepbedmap_tf.evaluation.transects import Product
+from deepbedmap_tf.grid import Bounds
+from deepbedmap_tf.scoring.baselines import BoostedRegression
+
+if TYPE_CHECKING:
+    from deepbedmap_tf.data.region import Region
+
+
+class BoostedProduct:
+    """The boosted regression as a product: ``BoostedProduct(regression)(region, bounds)``.
+
+    Parameters
+    ----------
+    regression
+        Fitted.
+    """
+
+    def __init__(self, regression: BoostedRegression) -> None:
+        self.regression = regression
+
+    @classmethod
+    def from_tiles(cls, store: Path | str) -> BoostedProduct:
+        """Fit on the training tiles of a tile store.
+
+        Raises
+        ------
+        DeepBedMapError
+            When the store can't be read, or scikit-learn isn't installed.
+        """
+        from deepbedmap_tf.data.tiles import open_tiles
+
+        tiles = open_tiles(store).select("train")
+        return cls(BoostedRegression().fit(tiles.inputs, tiles.bed))
+
+    def __call__(self, region: Region, bounds: Bounds) -> Product:
+        """Predict the bed of a window of a region."""
+        inputs = {}
+        for name, field in region.inputs(bounds).items():
+            values = field.to_numpy()
+            inputs[name] = (values[..., np.newaxis] if values.ndim == 2 else values)[np.newaxis]
+        bed = self.regression.predict(inputs)[0, ..., 0]
+        return Product(
+            "boosted", "Boosted regression", region.grid.window(bounds).dataarray(bed, "bed", "m"), "0/158/115"
+        )
