@@ -19,10 +19,14 @@ from deepbedmap_tf.cli import command, train_and_export
     help="Region file; may be repeated: the first one is validated on. By default those of the configuration.",
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the regions' paths start from.")
-@click.option("--out", type=click.Path(path_type=Path), help="saved_models/NAME; by default named as the configuration.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), help="saved_models/NAME; by default named as the configuration."
+)
 @click.option("--initial", type=click.Path(path_type=Path), help="Exported model to start from.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration."
+)
 def train(
     config: Path,
     regions: tuple[Path, ...],

@@ -7,6 +7,7 @@ import functools
 import logging
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,14 @@ from deepbedmap_tf.errors import DeepBedMapError
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
+REFUSED_BY_THE_SYSTEM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+)
 
 
-def command(group: click.Group | None = None, name: str | None = None, **settings: Any) -> Callable[[Callable[..., Any]], Any]:
+def command(
+    group: click.Group | None = None, name: str | None = None, **settings: Any
+) -> Callable[[Callable[..., Any]], Any]:
     """Make a click command that adds ``--debug`` and turns errors of the input into one line and exit code 2.
 
     Parameters
@@ -46,7 +52,7 @@ def command(group: click.Group | None = None, name: str | None = None, **setting
             except DeepBedMapError as error:
                 _fail(str(error), error, debug)
             except OSError as error:
-                if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
+                if error.errno not in REFUSED_BY_THE_SYSTEM:
                     raise
                 where = f" {error.filename}" if error.filename else ""
                 _fail(f"cannot write{where}: {error.strerror}; free some space or choose another folder", error, debug)
@@ -63,7 +69,7 @@ def command(group: click.Group | None = None, name: str | None = None, **setting
 
 def _fail(message: str, error: BaseException, debug: bool) -> None:
     if debug:
-        raise error
+        traceback.print_exception(error)
     click.echo(f"error: {' '.join(message.split())}", err=True)
     sys.exit(EXIT_BAD_INPUT)
 
@@ -90,7 +96,9 @@ def main() -> None:
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Tile store to write, *.zarr.")
 @click.option("--config", type=click.Path(path_type=Path), default=Path("configs/default.yml"), show_default=True)
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration.")
+@click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration."
+)
 def prepare(region: Path, out: Path, config: Path, data_dir: Path | None, overrides: tuple[str, ...]) -> None:
     """Cut a region into training, validation and test tiles."""
     from deepbedmap_tf.config import load_config
@@ -98,7 +106,9 @@ def prepare(region: Path, out: Path, config: Path, data_dir: Path | None, overri
     from deepbedmap_tf.data.tiles import open_tiles, prepare_tiles
 
     settings = load_config(config, overrides)
-    store = prepare_tiles(load_region(region, data_dir), settings.data, out, settings.seed, inputs=settings.generator.inputs)
+    store = prepare_tiles(
+        load_region(region, data_dir), settings.data, out, settings.seed, inputs=settings.generator.inputs
+    )
     tiles = open_tiles(store)
     counts = ", ".join(f"{len(tiles.select(split))} {split}" for split in ("train", "validation", "test"))
     click.echo(f"{store}: {counts} tiles, leak fraction {tiles.attrs['leak_fraction']}")
@@ -126,7 +136,13 @@ def export(model: Path, keras_file: Path) -> None:
 
     generator = load_model(model).generator()
     with written_beside(keras_file) as beside:
-        generator.save(beside, save_format="keras")
+        # Keras goes by the ending of the name.
+        named = beside.with_name(f"{beside.name}.keras")
+        try:
+            generator.save(named)
+            named.replace(beside)
+        finally:
+            named.unlink(missing_ok=True)
     click.echo(f"{keras_file}: {generator.count_params():,} parameters")
 
 
@@ -190,7 +206,7 @@ def train_and_export(
         model = load_model(initial)
         if model.config != config.generator:
             raise DeepBedMapError(
-                f"{initial} has another architecture than {config_file}; start from a model of the same generator settings"
+                f"{initial} has another architecture than {config_file}; start from a model of the same settings"
             )
         weights = model.weights()
     data = load_training_data(config, files, data_dir)

@@ -281,7 +281,8 @@ def validate(model: type[Settings], content: dict[str, Any], source: str) -> Any
     try:
         return model.model_validate(content)
     except ValidationError as error:
-        first = error.errors()[0]
+        # A mistyped key also leaves the one that was meant missing: the cause comes first.
+        first = min(error.errors(), key=lambda each: each["type"] != "extra_forbidden")
         key = ".".join(str(part) for part in first["loc"])
         if first["type"] == "extra_forbidden":
             message = f"unknown key '{key}'; known here: {', '.join(_known_keys(model, first['loc']))}"
@@ -345,7 +346,9 @@ def _known_keys(model: type[Settings], location: tuple[int | str, ...]) -> list[
         blocks = [each for each in known if isinstance(each, type) and issubclass(each, BaseModel)]
         named = [each.model_fields[part].annotation for each in blocks if part in each.model_fields]
         known = [inner for each in named or known for inner in _unwrapped(each)]
-    return sorted({name for each in known if isinstance(each, type) and issubclass(each, BaseModel) for name in each.model_fields})
+    return sorted(
+        {name for each in known if isinstance(each, type) and issubclass(each, BaseModel) for name in each.model_fields}
+    )
 
 
 def _unwrapped(annotation: Any) -> list[Any]:

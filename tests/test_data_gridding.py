@@ -53,6 +53,16 @@ def test_the_grid_agrees_with_an_independent_interpolation():
     np.testing.assert_allclose(bed.to_numpy()[inner], relief(x, y)[inner], atol=8)
 
 
+@pytest.mark.parametrize("cells", [(44, 44), (52, 48), (48, 52), (53, 47), (64, 40)])
+def test_no_size_of_grid_is_shifted(cells):
+    rows, columns = cells
+    bounds = (-1500000, -500000, -1500000 + 250 * columns, -500000 + 250 * rows)
+    grid = Grid.from_bounds(bounds, 250, vertical_datum="ellipsoid:WGS84")
+    x, y = np.meshgrid(grid.x, grid.y)
+    picks = pd.DataFrame({"x": x.ravel(), "y": y.ravel(), "bed": (0.01 * x - 0.02 * y).ravel()})
+    np.testing.assert_allclose(grid_picks(picks, grid), 0.01 * x - 0.02 * y, atol=2e-3)
+
+
 def test_a_plane_comes_back_exactly():
     # One pick a cell: of several, the median place and the median height need not lie on the plane.
     x, y = np.meshgrid(GRID.x + 40, GRID.y - 70)

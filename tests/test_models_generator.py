@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
-from tiny_training import TINY, tiny_inputs
+from tiny_training import TINY, added, build_loud, tiny_inputs
 
 from deepbedmap_tf.config import GeneratorConfig, InputConfig
 from deepbedmap_tf.models import build_generator, load_chainer_weights
@@ -23,20 +23,6 @@ LETTERS = {"bed_lowres": "X", "surface": "W1", "velocity": "W2", "accumulation":
 OURS = TINY.model_copy(
     update={"normalise": True, "output": "residual", "initial_scale": 1.0, "trunk_initial_scale": 1.0}
 )
-
-
-def build_loud(config: GeneratorConfig) -> keras.Model:
-    """Build a network with random weights that adds some 50 m to the bicubic bed, as a trained one does."""
-    keras.utils.set_random_seed(3)
-    model = build_generator(config, "float32")
-    inputs = tiny_inputs(2)
-    last = model.get_layer("final_deformable_2")
-    last.kernel.assign(last.kernel * 50 / np.std(added(model, inputs)))
-    return model
-
-
-def added(model: keras.Model, inputs: dict[str, np.ndarray]) -> np.ndarray:
-    return np.asarray(model(inputs) - model.get_layer("bicubic")(inputs["bed_lowres"]))
 
 
 @pytest.mark.parametrize(("input_filters", "parameters"), [(16, 8_854_981), (32, 8_907_749)])

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from tensorflow import keras
-from tiny_training import TINY, only, tiny_bed, tiny_config, tiny_inputs
+from tiny_training import only, tiny_bed, tiny_config, tiny_inputs
 
 from deepbedmap_tf.config import Config
 from deepbedmap_tf.models.layers import BicubicUpsampling
@@ -106,9 +106,11 @@ def test_the_discriminator_step_leaves_the_generator_alone() -> None:
 
 def test_validation_changes_nothing() -> None:
     gan = make_gan(tiny_config())
-    before = gan.get_weights()
+    networks = gan.generator, gan.discriminator, gan.averaged_generator
+    before = [network.get_weights() for network in networks]
     gan.test_step(BATCH)
-    assert same(before, gan.get_weights())
+    assert all(same(old, network.get_weights()) for old, network in zip(before, networks, strict=True))
+    assert int(gan.step) == 0
 
 
 def test_loss_is_the_weighted_sum() -> None:
@@ -170,8 +172,9 @@ def test_a_step_in_mixed_precision_is_near_one_in_float32(policy: str) -> None:
     expected, found = (gan.train_step(BATCH) for gan in (exact, half))
     for name, value in expected.items():
         assert np.isfinite(found[name])
-        limit = 0.26 if name == "discriminator_accuracy" else 0.1
-        assert float(found[name]) == pytest.approx(float(value), rel=0.05, abs=limit), name
+        # Four tiles, each on one side or the other of the mean: the accuracy may jump.
+        limit = 0.26 if name == "discriminator_accuracy" else 0.02
+        assert float(found[name]) == pytest.approx(float(value), rel=0.2, abs=limit), name
     for optimizer in (half.generator_optimizer, half.discriminator_optimizer):
         assert hasattr(optimizer, "get_scaled_loss") == (policy == "mixed_float16")
 
@@ -187,10 +190,14 @@ def test_value_range() -> None:
 
 
 def test_training_learns() -> None:
-    config = tiny_config(ema_momentum=None).model_copy(
-        update={"generator": TINY.model_copy(update={"normalise": True})}
-    )
-    gan = make_gan(config.model_copy(update={"losses": only("content")}), generator_rate=0.05)
-    step = tf.function(gan.train_step)
-    first, *_, last = [gan.reset_metrics() or float(step(BATCH)["content"]) for _ in range(8)]
-    assert last < 0.9 * first
+    keras.utils.set_random_seed(0)
+    gan = DeepBedMapGAN(with_terms("content", ema_momentum=None), "float32")
+    gan.compile(keras.optimizers.Adam(2e-3), keras.optimizers.Adam(1e-4), run_eagerly=True)
+    inputs, _ = BATCH
+    truth = gan.bicubic(inputs["bed_lowres"]) + 500.0
+    errors = []
+    for _ in range(4):
+        gan.reset_metrics()
+        errors.append(float(gan.train_step((inputs, truth))["content"]))
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < errors[0] - 0.1

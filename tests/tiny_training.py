@@ -72,6 +72,29 @@ def tiny_data() -> Any:
     return TrainingData(tiny_tiles(18), tiny_tiles(5, seed=7), "0123456789abcdef", [])
 
 
+def build_loud(config: GeneratorConfig) -> Any:
+    """Build a random network with offsets of a cell that adds 50 m to the bicubic bed, as a trained one does."""
+    import tensorflow as tf
+    from tensorflow import keras
+
+    from deepbedmap_tf.models import build_generator
+
+    keras.utils.set_random_seed(3)
+    model = build_generator(config, "float32")
+    inputs = tiny_inputs(2)
+    for number in (1, 2):
+        layer = model.get_layer(f"final_deformable_{number}")
+        image = keras.Model(model.input, layer.input)(inputs)
+        layer.offset_kernel.assign(layer.offset_kernel / np.std(tf.nn.conv2d(image, layer.offset_kernel, 1, "SAME")))
+    layer.kernel.assign(layer.kernel * 50 / np.std(added(model, inputs)))
+    return model
+
+
+def added(model: Any, inputs: dict[str, np.ndarray]) -> np.ndarray:
+    """What a network adds to the bicubic bed, metres."""
+    return np.asarray(model(inputs) - model.get_layer("bicubic")(inputs["bed_lowres"]))
+
+
 def main(folder: Path, resume: bool, signal_name: str, at_step: int) -> None:
     """Train, get a signal after a step if one is named, and write the final weights to ``weights.npz``."""
     from deepbedmap_tf.training.callbacks import Bookkeeper

@@ -85,6 +85,8 @@ def grid_picks(
         registration="p",
         tension=tension,
         verbose="q",
+        # On its own GMT widens a region whose sides have few common factors, and its pixels come back half a cell off.
+        Q="r",
     )
     surface = _as_north_up(gridded, grid)
     measured = np.zeros(grid.shape, bool)

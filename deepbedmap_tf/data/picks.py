@@ -104,6 +104,7 @@ def _read_table(path: Path, numbers: Sequence[str], text: Sequence[str] = (), up
             fields = [stream.readline().count(",") + 1 for _ in range(2)]
         if fields[1] > fields[0]:
             raise DataError(f"{path.name}: Expected {fields[0]} fields in line 2, saw {fields[1]}; the file is damaged")
+        _require_whole(path, ",")
         # All columns are read: with `usecols` pandas would cut two merged lines down to the first of them in silence.
         frame = pd.read_csv(
             path,
@@ -119,6 +120,18 @@ def _read_table(path: Path, numbers: Sequence[str], text: Sequence[str] = (), up
     for name in numbers:
         frame[name] = _numbers(frame[name], path)
     return frame
+
+
+def _require_whole(path: Path, separator: str | None) -> None:
+    """Refuse a file whose last line ends early: pandas would take what is cut off for values that are missing."""
+    with path.open("rb") as stream:
+        stream.seek(max(0, path.stat().st_size - 65_536))
+        lines = stream.read().decode("utf-8", errors="replace").rstrip().splitlines()
+    if len(lines) < 2:
+        return
+    before, last = (len(line.split(separator)) for line in lines[-2:])
+    if last < before:
+        raise DataError(f"{path.name} is cut off: its last line has {last} fields, expected {before}; get it again")
 
 
 def _numbers(column: pd.Series, path: Path) -> pd.Series:
@@ -198,6 +211,7 @@ def _read_xyz(path: Path) -> pd.DataFrame:
         separator = "," if "," in first else r"\s+"
         words = [word.strip().lower() for word in (first.split(",") if separator == "," else first.split())]
         headed = not _is_number(words[0] if words else "")
+        _require_whole(path, "," if separator == "," else None)
         table = pd.read_csv(path, sep=separator, header=0 if headed else None, index_col=False, encoding="utf-8-sig")
     except (OSError, pd.errors.ParserError, pd.errors.EmptyDataError, UnicodeDecodeError) as error:
         cause = " ".join(str(error).split()).removeprefix("Error tokenizing data. ")

@@ -52,6 +52,8 @@ def load_region(path: Path | str, data_dir: Path | str | None = None) -> Region:
     """
     settings = validate(RegionSettings, read_yaml(path), str(path))
     root = Path(data_dir) if data_dir is not None else Path(__file__).resolve().parents[2]
+    if not root.is_dir():
+        raise ConfigError(f"--data-dir {root} is no folder; expected the one that the paths of {path} start from")
     return Region(settings, root)
 
 

@@ -239,16 +239,12 @@ def write(evaluation: Evaluation, out: Path) -> list[Path]:
     profile = evaluation.comparison.profile
     columns = {name: _decimals(name) for name in profile.columns}
     rounded = profile.round({name: digits for name, digits in columns.items() if digits is not None})
-    return [
-        _write_text(out / "metrics.json", metrics),
-        _write_text(out / "profile.csv", rounded.to_csv(index=False)),
-    ]
-
-
-def _write_text(path: Path, text: str) -> Path:
-    with written_beside(path) as beside:
-        beside.write_text(text, encoding="utf-8")
-    return path
+    paths = [out / "metrics.json", out / "profile.csv"]
+    # Both are complete before either takes its name.
+    with written_beside(paths[0]) as first, written_beside(paths[1]) as second:
+        first.write_text(metrics, encoding="utf-8")
+        second.write_text(rounded.to_csv(index=False), encoding="utf-8")
+    return paths
 
 
 def _products(

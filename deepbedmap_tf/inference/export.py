@@ -15,7 +15,7 @@ from tensorflow import keras
 from deepbedmap_tf import __version__
 from deepbedmap_tf.config import GeneratorConfig, validate
 from deepbedmap_tf.data.cache import written_beside
-from deepbedmap_tf.errors import ConfigError, ModelError
+from deepbedmap_tf.errors import ConfigError, DataError, ModelError
 from deepbedmap_tf.models.chainer import chainer_generator_config, load_chainer_weights, read_chainer
 from deepbedmap_tf.models.generator import build_generator
 
@@ -74,10 +74,16 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
         "software": {name: _version(name) for name in SOFTWARE},
         **metadata,
     }
-    with written_beside(folder / VERSION_FOLDER) as beside:
-        tf.saved_model.save(module, str(beside), signatures={"serving_default": predict})
-    with written_beside(folder / METADATA) as beside:
-        beside.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    # Both are complete before either takes its name.
+    with written_beside(folder / VERSION_FOLDER) as saved, written_beside(folder / METADATA) as description:
+        try:
+            tf.saved_model.save(module, str(saved), signatures={"serving_default": predict})
+        except tf.errors.OpError as error:
+            raise DataError(
+                f"cannot write {folder / VERSION_FOLDER}: {str(error).splitlines()[0][:160]}; free some space or choose "
+                "another folder"
+            ) from error
+        description.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return folder
 
 
@@ -135,9 +141,21 @@ class SuperResolution:
         return [np.asarray(variable) for variable in self._loaded.generator_weights]
 
     def generator(self) -> keras.Model:
-        """Return a Keras generator with these weights."""
+        """Return a Keras generator with these weights.
+
+        Raises
+        ------
+        ModelError
+            When the SavedModel's weights are not those of the architecture in model.json.
+        """
         model = build_generator(self.config, "float32")
-        model.set_weights(self.weights())
+        try:
+            model.set_weights(self.weights())
+        except (AttributeError, ValueError) as error:
+            raise ModelError(
+                f"the SavedModel in {self.folder} has other weights than its model.json describes ({error}); "
+                "export the model again"
+            ) from error
         return model
 
 
@@ -166,7 +184,7 @@ def load_model(folder: Path | str) -> SuperResolution:
             name: (spec.dtype.name, spec.shape.rank, spec.shape[-1])
             for name, spec in loaded.signatures["serving_default"].structured_input_signature[1].items()
         }
-    except (OSError, ValueError, KeyError, AttributeError, tf.errors.OpError) as error:
+    except (OSError, ValueError, KeyError, IndexError, AttributeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0][:160]
         raise ModelError(f"{folder / VERSION_FOLDER} is no readable SavedModel ({reason}); export it again") from error
     expected = {each.name: ("float32", 4, each.channels) for each in config.inputs}

@@ -8,7 +8,7 @@ import mlflow
 import numpy as np
 
 
-class ServedModel(mlflow.pyfunc.PythonModel):  # type: ignore[misc]
+class ServedModel(mlflow.pyfunc.PythonModel):
     """A SavedModel with named inputs and the output `bed`."""
 
     def load_context(self, context: Any) -> None:

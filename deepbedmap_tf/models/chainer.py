@@ -89,7 +89,9 @@ def load_chainer_weights(model: keras.Model, path: Path | str) -> keras.Model:
     names = _discriminator_names(model) if model.name == "discriminator" else _generator_names(model)
     for name, variable in names:
         if name not in known:
-            raise ModelError(f"{path} lacks {name}, which layer variable {variable.name} needs; is it for another architecture?")
+            raise ModelError(
+                f"{path} lacks {name}, which layer variable {variable.name} needs; is it for another architecture?"
+            )
         known.discard(name)
         array = weights[name]
         if name.endswith("/W"):
@@ -133,11 +135,10 @@ def _conv_path(layer: str) -> str:
 
 
 def _discriminator_names(model: keras.Model) -> Iterator[tuple[str, Any]]:
-    suffixes = {
-        "kernel": "W", "bias": "b", "gamma": "gamma", "beta": "beta", "moving_mean": "avg_mean", "moving_variance": "avg_var"
-    }  # fmt: skip
+    suffixes = {"kernel": "W", "bias": "b", "moving_mean": "avg_mean", "moving_variance": "avg_var"}
     for layer in model.layers:
         for variable in layer.weights:
             base = re.sub(r"^conv_", "conv_layer", layer.name)
             base = re.sub(r"^batch_norm_", "batch_norm", re.sub(r"^dense_", "linear_", base))
-            yield f"{base}/{suffixes[variable.name.rpartition('/')[2].removesuffix(':0')]}", variable
+            kind = variable.name.rpartition("/")[2].removesuffix(":0")
+            yield f"{base}/{suffixes.get(kind, kind)}", variable

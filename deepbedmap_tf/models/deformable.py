@@ -21,10 +21,10 @@ def _interpolate(columns: tf.Tensor, weights: tf.Tensor, image: tf.Tensor) -> tu
 
     TensorFlow's own gradient gathers both factors once more for every entry; this one gathers the image alone.
     """
-    rows, entries = tf.shape(columns, tf.int64)[0], tf.shape(columns, tf.int64)[1]
+    rows, entries = tf.shape(columns)[0], tf.shape(columns)[1]
     row_index = tf.broadcast_to(tf.range(rows)[:, tf.newaxis], tf.shape(columns))
     indices = tf.stack([tf.reshape(row_index, [-1]), tf.reshape(columns, [-1])], axis=1)
-    shape = tf.stack([rows, tf.shape(image, tf.int64)[0]])
+    shape = tf.cast(tf.stack([rows, tf.shape(image)[0]]), tf.int64)
 
     def multiply(matrix: tf.Tensor, adjoint: bool) -> tf.Tensor:
         return tf.raw_ops.SparseTensorDenseMatMul(
@@ -33,7 +33,7 @@ def _interpolate(columns: tf.Tensor, weights: tf.Tensor, image: tf.Tensor) -> tu
 
     def gradient(upstream: tf.Tensor) -> tuple[None, tf.Tensor, tf.Tensor]:
         neighbours = tf.reshape(
-            tf.gather(image, tf.reshape(columns, [-1])), tf.stack([rows, entries, tf.shape(image, tf.int64)[1]])
+            tf.gather(image, tf.reshape(columns, [-1])), tf.stack([rows, entries, tf.shape(image)[1]])
         )
         to_weights = tf.matmul(neighbours, upstream[:, :, tf.newaxis])[:, :, 0]
         return None, to_weights, multiply(upstream, adjoint=True)
@@ -52,7 +52,7 @@ def _bilinear_taps(offsets: tf.Tensor, kernel_size: int) -> tuple[tf.Tensor, tf.
     Returns
     -------
     columns
-        (n, height, width, taps, 4) int64, flat indices of the neighbours in the padded images.
+        (n, height, width, taps, 4) int32, flat indices of the neighbours in the padded images.
     weights
         Same shape, dtype of `offsets`; differentiable with regard to `offsets`.
     """
@@ -72,8 +72,8 @@ def _bilinear_taps(offsets: tf.Tensor, kernel_size: int) -> tuple[tf.Tensor, tf.
     up, back = 1 - down, 1 - right
     padded_width = width + 3
     image_start = tf.reshape(tf.range(batch) * (height + 3) + 1, (-1, 1, 1, 1))
-    first = tf.cast((image_start + tf.cast(top, tf.int32)) * padded_width + tf.cast(left, tf.int32) + 1, tf.int64)
-    below = first + tf.cast(padded_width, tf.int64)
+    first = (image_start + tf.cast(top, tf.int32)) * padded_width + tf.cast(left, tf.int32) + 1
+    below = first + padded_width
     return (
         tf.stack([first, first + 1, below, below + 1], axis=-1),
         tf.stack([up * back, up * right, down * back, down * right], axis=-1),
@@ -127,7 +127,7 @@ def sum_projected_taps(maps: tf.Tensor, offsets: tf.Tensor, kernel_size: int = 3
     taps = kernel_size**2
     filters = maps.shape[-1] // taps
     columns, weights = _bilinear_taps(offsets, kernel_size)
-    columns = columns * taps + tf.range(taps, dtype=tf.int64)[:, tf.newaxis]
+    columns = columns * taps + tf.range(taps)[:, tf.newaxis]
     summed = _interpolate(
         tf.reshape(columns, (-1, taps * NEIGHBOURS)),
         tf.reshape(weights, (-1, taps * NEIGHBOURS)),

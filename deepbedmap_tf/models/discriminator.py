@@ -16,7 +16,7 @@ FILTERS = (64, 64, 128, 128, 128, 256, 256, 512, 512, 512)
 
 @keras.utils.register_keras_serializable("deepbedmap_tf")
 class TileAnomaly(keras.layers.Layer):
-    """Height above the tile's mean, in units of `scale` metres: what can be told of a bed without knowing where it is."""
+    """Height above the tile's mean in units of `scale` metres: texture, wherever the bed lies."""
 
     def __init__(self, scale: float = 100.0, **options: Any) -> None:
         super().__init__(**options)

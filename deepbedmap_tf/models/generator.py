@@ -16,7 +16,9 @@ DENSE_LAYERS = 5
 DENSE_BLOCKS = 3
 
 
-def build_generator(config: GeneratorConfig | None = None, dtype: str | keras.mixed_precision.Policy | None = None) -> keras.Model:
+def build_generator(
+    config: GeneratorConfig | None = None, dtype: str | keras.mixed_precision.Policy | None = None
+) -> keras.Model:
     """Build the generator as a fully convolutional Keras functional model.
 
     Parameters
@@ -49,7 +51,9 @@ def build_generator(config: GeneratorConfig | None = None, dtype: str | keras.mi
     branches = []
     for spec in config.inputs:
         # The kernel takes in three low-resolution cells, so that every input arrives on the same inner cells.
-        branches.append(trunk.conv(features[spec.name], config.input_filters, f"{spec.name}_conv", 3 * spec.ratio, spec.ratio))
+        branches.append(
+            trunk.conv(features[spec.name], config.input_filters, f"{spec.name}_conv", 3 * spec.ratio, spec.ratio)
+        )
     x = layers.Concatenate(name="inputs", dtype=policy)(branches) if len(branches) > 1 else branches[0]
     x = skip = trunk.activate(trunk.conv(x, config.filters, "pre_residual_conv"), "pre_residual")
     for block in range(config.num_residual_blocks):
@@ -83,9 +87,7 @@ class _Trunk:
             size,
             stride or 1,
             padding="same" if stride is None else "valid",
-            kernel_initializer=he_normal(
-                self.config.initial_scale if in_block else self.config.trunk_initial_scale
-            ),
+            kernel_initializer=he_normal(self.config.initial_scale if in_block else self.config.trunk_initial_scale),
             name=name,
             dtype=self.policy,
         )(x)
@@ -96,7 +98,11 @@ class _Trunk:
     def deformable(self, x: tf.Tensor, filters: int, name: str, dtype: Any) -> tf.Tensor:
         scale = self.config.initial_scale if filters == 1 else self.config.trunk_initial_scale
         return DeformableConv2D(
-            filters, kernel_initializer=he_normal(scale), offset_initializer=he_normal(self.config.initial_scale), name=name, dtype=dtype
+            filters,
+            kernel_initializer=he_normal(scale),
+            offset_initializer=he_normal(self.config.initial_scale),
+            name=name,
+            dtype=dtype,
         )(x)
 
     def scale(self, x: tf.Tensor, name: str) -> tf.Tensor:

@@ -155,7 +155,9 @@ class InputFeatures(keras.layers.Layer):
             features[name] = tf.concat([*parts, valid[name]], axis=-1)
         return features
 
-    def _coarse(self, name: str, known: dict[str, tf.Tensor], valid: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+    def _coarse(
+        self, name: str, known: dict[str, tf.Tensor], valid: dict[str, tf.Tensor]
+    ) -> tuple[tf.Tensor, tf.Tensor]:
         """Average an input over low-resolution cells; also tell which of them have a valid value."""
         ratio = self.ratios[name]
         weight = tf.nn.avg_pool2d(valid[name], ratio, ratio, "VALID")
@@ -171,7 +173,9 @@ class InputFeatures(keras.layers.Layer):
     def _thickness(self, known: dict[str, tf.Tensor], valid: dict[str, tf.Tensor]) -> tf.Tensor:
         """Ice thickness, metres, on low-resolution cells; 1500 m where it is unknown."""
         surface, present = self._coarse("surface", known, valid)
-        return tf.where(valid["bed_lowres"] * present > 0, surface - known["bed_lowres"], 1500.0 * tf.ones_like(surface))
+        return tf.where(
+            valid["bed_lowres"] * present > 0, surface - known["bed_lowres"], 1500.0 * tf.ones_like(surface)
+        )
 
     def _slopes(self, surface: tf.Tensor, valid: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
         """Surface slope along and across the flow in units of 0.01 per 100 m cell, from central differences."""

@@ -69,9 +69,17 @@ class RunState:
         Raises
         ------
         TrainingError
-            When the disk refuses; earlier checkpoints are kept.
+            When the disk refuses or a weight is not finite; earlier checkpoints are kept.
         """
         step = int(self.gan.step)
+        # The loss that was checked is the one before the step's update.
+        for variable in self.gan.trainable_variables:
+            if not bool(tf.reduce_all(tf.math.is_finite(variable))):
+                raise TrainingError(
+                    f"weight {variable.name} is not finite at step {step}; the last good checkpoint is "
+                    f"{self.last_good}. Lower the learning rate or use training.precision=float32, and start anew "
+                    "or --resume from it"
+                )
         try:
             self.manager.save(checkpoint_number=step)
             content = {
@@ -128,11 +136,12 @@ class RunState:
                 status = self.checkpoint.restore(path)
                 status.assert_existing_objects_matched()
                 break
-            except (tf.errors.OpError, AssertionError, ValueError, OSError) as error:
+            except (tf.errors.OpError, AssertionError, IndexError, RuntimeError, ValueError, OSError) as error:
                 LOGGER.warning("checkpoint %s is corrupt (%s)", path, str(error).splitlines()[0][:120])
         else:
             raise TrainingError(
-                f"no checkpoint in {self.folder} can be read; expected one written by train.py. Start anew without --resume"
+                f"no checkpoint in {self.folder} can be read; expected one written by train.py. "
+                "Start anew without --resume"
             )
         step = int(self.gan.step)
         self.history = [entry for entry in record.get("history", []) if entry["step"] <= step]

@@ -143,7 +143,7 @@ class DeepBedMapGAN(keras.Model):
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     def _judged(self, bed: tf.Tensor) -> tf.Tensor:
-        """Cut beds larger than the discriminator's tiles into tiles; a remainder at the right and bottom is left out."""
+        """Cut larger beds into the discriminator's tiles; a remainder at the right and bottom is left out."""
         size = self.config.discriminator.tile_size
         rows, columns = bed.shape[1] or size, bed.shape[2] or size
         down, across = rows // size, columns // size
@@ -235,5 +235,3 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> Any:
 
         return optimizer(config.name, rate, **betas)
     return keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, **betas)
-
-

@@ -1,0 +1,65 @@
+"""A run in MLflow's local database: parameters, metrics, tags, files and how it ended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from tiny_training import tiny_config
+
+from deepbedmap_tf.training.tracking import flatten, git_revision, tracked
+
+
+def test_every_setting_has_a_name_of_its_own() -> None:
+    flat = flatten(tiny_config())
+    assert flat["losses.structural.weight"] == 5.25
+    assert flat["generator.inputs.velocity.channels"] == 2
+    assert flat["training.batch_size"] == 4 and flat["name"] == "tiny"
+    assert flat["data.regions"] == ["configs/regions/synthetic.yml"]
+
+
+def test_git_revision() -> None:
+    revision = git_revision()
+    assert revision == "unknown" or len(revision.removesuffix("+changes")) == 40
+
+
+def test_runs_in_the_local_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    state: Any = SimpleNamespace(mlflow_run=None)
+    (tmp_path / "curves.png").write_bytes(b"png")
+    with tracked(tiny_config(), {"tile_store_hash": "0123"}) as tracker:
+        tracker.start(state)
+        tracker.epoch(4, {"loss": 2.0, "step": 4})
+        tracker.epoch(8, {"loss": 1.0, "step": 8})
+        tracker.figures([tmp_path / "curves.png"])
+    assert (tmp_path / "mlflow.db").exists()
+    mlflow = tracker.mlflow
+    run = mlflow.get_run(state.mlflow_run)
+    assert mlflow.get_experiment(run.info.experiment_id).name == "deepbedmap"
+    assert (run.info.status, run.info.run_name) == ("FINISHED", "tiny")
+    assert run.data.params["generator.num_residual_blocks"] == "1"
+    assert set(run.data.params) == set(flatten(tiny_config()))
+    assert run.data.tags["tile_store_hash"] == "0123" and run.data.tags["git_revision"] == git_revision()
+    history = mlflow.MlflowClient().get_metric_history(state.mlflow_run, "loss")
+    assert [(point.step, point.value) for point in history] == [(4, 2.0), (8, 1.0)]
+    assert "step" not in run.data.metrics
+    assert json.loads(mlflow.artifacts.load_text(f"{run.info.artifact_uri}/config.json"))["name"] == "tiny"
+    assert [each.path for each in mlflow.MlflowClient().list_artifacts(state.mlflow_run, "figures")] == [
+        "figures/curves.png"
+    ]
+    # A resumed run goes on in the same place, and its end is told.
+    with pytest.raises(KeyboardInterrupt), tracked(tiny_config(), {}) as tracker:
+        tracker.start(state)
+        raise KeyboardInterrupt
+    assert mlflow.get_run(run.info.run_id).info.status == "KILLED"
+    # One from another database is replaced.
+    other: Any = SimpleNamespace(mlflow_run="0" * 32)
+    with pytest.raises(RuntimeError), tracked(tiny_config(), {}) as tracker:
+        tracker.start(other)
+        raise RuntimeError
+    assert other.mlflow_run != "0" * 32
+    assert mlflow.get_run(other.mlflow_run).info.status == "FAILED"
