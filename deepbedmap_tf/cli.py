@@ -194,7 +194,7 @@ def train_and_export(
     from deepbedmap_tf.inference.export import export_model, load_model
     from deepbedmap_tf.inference.serving import log_model
     from deepbedmap_tf.training.loop import load_training_data, train
-    from deepbedmap_tf.training.tracking import git_revision, tracked
+    from deepbedmap_tf.training.tracking import forgiven, git_revision, tracked
 
     config = load_config(config_file, overrides)
     if regions:
@@ -250,7 +250,8 @@ def train_and_export(
         export_model(run.gan.averaged_generator, config.generator, out, metadata)
         if run.history:
             tracker.figures([training_curves(run.history, out / "training" / "curves.png", metadata["title"])])
-        log_model(tracker.mlflow, out, config.generator)
+        with forgiven("the model"):
+            log_model(tracker.mlflow, out, config.generator)
     final = metadata["metrics"]
     if final:
         click.echo(

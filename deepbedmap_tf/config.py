@@ -171,7 +171,7 @@ class DataConfig(Settings):
     Attributes
     ----------
     regions
-        Region files whose tiles are trained on. The first is the one evaluated by default.
+        Region files whose tiles are trained on. Only the first is validated on, and evaluated by default.
     tile_size
         Low-resolution cells along a tile, without its margin of one cell: 9 makes 36 x 36 output cells.
     stride
@@ -180,7 +180,7 @@ class DataConfig(Settings):
         Side of the spatial blocks that are dealt to training and validation, and the distance between tiles of
         different splits, both in output cells.
     validation_fraction
-        Share of the blocks kept for validation.
+        Share of the complete windows kept for validation, in whole blocks.
     augment
         Random flips and quarter turns, VX and VY turned along.
     max_tiles
@@ -207,7 +207,7 @@ class TrainingConfig(Settings):
     steps_per_epoch
         Steps between validations; None for one pass through the training tiles.
     precision
-        ``auto`` takes bfloat16 where the CPU computes in it, float32 elsewhere.
+        ``auto`` takes bfloat16 where the CPU or GPU computes in it, float16 on older GPUs, float32 elsewhere.
     ema_momentum
         Momentum of the averaged generator weights used to evaluate and export; None for none.
     checkpoint_steps
@@ -246,6 +246,16 @@ class Config(Settings):
     discriminator_optimizer: OptimizerConfig = OptimizerConfig()
     data: DataConfig = DataConfig()
     training: TrainingConfig = TrainingConfig()
+
+    @model_validator(mode="after")
+    def _discriminator_fits_into_a_tile(self) -> Config:
+        cells = 4 * self.data.tile_size
+        if self.discriminator.tile_size > cells:
+            raise ValueError(
+                f"discriminator.tile_size is {self.discriminator.tile_size} but a tile has {cells} cells; "
+                "raise data.tile_size (low-resolution cells, 4 output cells each)"
+            )
+        return self
 
 
 def read_yaml(path: Path | str) -> dict[str, Any]:

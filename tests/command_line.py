@@ -47,7 +47,9 @@ def invoke(command: click.Command, *arguments: Any) -> Result:
 
 def run(program: str, *arguments: Any, folder: Path) -> subprocess.CompletedProcess[str]:
     """Run ``train.py``, ``evaluate.py``, ``deepbedmap`` or a line of Python in a process and a folder of its own."""
-    start = [str(ROOT / program)] if program.endswith(".py") else ["-c", DEEPBEDMAP if program == "deepbedmap" else program]
+    start = (
+        [str(ROOT / program)] if program.endswith(".py") else ["-c", DEEPBEDMAP if program == "deepbedmap" else program]
+    )
     return subprocess.run(
         [sys.executable, *start, *map(str, arguments)],
         cwd=folder,

@@ -297,13 +297,11 @@ def exported(folder: Path, **changes: Any) -> Path:
 def evaluation(folder: Path, content: Content, model: Path, *more: Any) -> tuple[Any, ...]:
     region = write_region(folder, content)
     out = folder / "out"
-    return (
-        "--transect", "line", "--model", model, "--region", region, "--data-dir", folder, "--out", out, "--no-figures", *more,
-    )  # fmt: skip
+    return ("--transect", "line", "--model", model, "--region", region, "--data-dir", folder, "--out", out, *more)
 
 
 def refused_evaluation(folder: Path, content: Content, model: Path, *more: Any) -> str:
-    arguments = evaluation(folder, content, model, *more)
+    arguments = evaluation(folder, content, model, "--no-figures", *more)
     before = listing(folder)
     message = refused(script("evaluate"), *arguments)
     assert listing(folder) == before
@@ -311,7 +309,7 @@ def refused_evaluation(folder: Path, content: Content, model: Path, *more: Any) 
 
 
 def test_the_model_these_tests_damage_is_sound(tmp_path: Path, content: Content, model: Path) -> None:
-    result = invoke(script("evaluate"), *evaluation(tmp_path, content, model))
+    result = invoke(script("evaluate"), *evaluation(tmp_path, content, model, "--no-figures"))
     assert result.exit_code == 0, result.stderr
     assert "DeepBedMap" in result.stdout and (tmp_path / "out/metrics.json").exists()
 
@@ -432,7 +430,7 @@ def test_tiles_on_a_full_disk(tmp_path: Path, content: Content, scarce: Path) ->
 
 
 def test_results_on_a_full_disk(tmp_path: Path, content: Content, model: Path, scarce: Path) -> None:
-    arguments = evaluation(tmp_path, content, model, "--out", scarce / "out")
+    arguments = evaluation(tmp_path, content, model, "--no-figures", "--out", scarce / "out")
     fill(scarce)
     if scarce.is_mount():
         (scarce / "more").write_bytes(bytes(14 * 1024))

@@ -15,11 +15,10 @@ from deepbedmap_tf.errors import ConfigError, DataError
 from deepbedmap_tf.evaluation.maps import compare_maps
 from deepbedmap_tf.evaluation.report import Evaluation, default_region, evaluate_region, write
 from deepbedmap_tf.evaluation.transects import Product
-from deepbedmap_tf.evaluation.windows import speed_on, surface_on, test_boxes, window_around
+from deepbedmap_tf.evaluation.windows import held_out_boxes, speed_on, surface_on, window_around
 from deepbedmap_tf.grid import Bounds, Grid
 
 # pytest would take the imported function for a test of its own.
-test_boxes.__test__ = False
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +56,7 @@ def test_surface_and_speed_lie_on_the_output_cells(region: StandInRegion) -> Non
 def test_held_out_boxes_are_cut_to_whole_cells_inside(region: StandInRegion) -> None:
     region = StandInRegion()
     region.holdout = ((-1.6e6, -499_400.0, -1485_100.0, -480_000.0), (-1.6e6, -6e5, -1499e3, -4e5))
-    assert list(test_boxes(region)) == [(-1500_000, -499_000, -1486_000, -480_000)]
+    assert list(held_out_boxes(region)) == [(-1500_000, -499_000, -1486_000, -480_000)]
 
 
 def test_the_truth_as_model_scores_as_the_truth(evaluation: Evaluation) -> None:

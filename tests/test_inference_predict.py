@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 import xarray as xr
+from data_files import region_content, write_region
 from stand_in_region import DATUM, StandInRegion
 
-from deepbedmap_tf.config import GeneratorConfig, InputConfig
+from deepbedmap_tf.config import DataConfig, GeneratorConfig, InputConfig
+from deepbedmap_tf.data.region import load_region
+from deepbedmap_tf.data.tiles import open_tiles, prepare_tiles
 from deepbedmap_tf.errors import DataError
 from deepbedmap_tf.grid import Bounds
 from deepbedmap_tf.inference.predict import predict_window
@@ -84,3 +88,26 @@ def test_gaps_of_other_inputs_do_not_show() -> None:
 def test_a_model_without_validity_channels_takes_no_gaps() -> None:
     with pytest.raises(DataError, match=r"'surface' of region stand-in has 1 invalid values.*normalise: true"):
         predict_window(RepeatedBed(normalise=False), Region("surface"), WINDOW)
+
+
+def test_inference_feeds_what_training_fed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The published map had velocity clipped at 0 for the continent, and only there.
+    monkeypatch.setenv("DEEPBEDMAP_CACHE_DIR", str(tmp_path / "cache"))
+    region = load_region(write_region(tmp_path, region_content(tmp_path)), data_dir=tmp_path)
+    config = DataConfig(stride=8, block_size=64, buffer=12)
+    tiles = open_tiles(prepare_tiles(region, config, tmp_path / "tiles.zarr", 1, progress=False))
+    assert tiles.inputs["velocity"].min() < 0
+    model = KeepInputs()
+    for index in (0, len(tiles) // 2, len(tiles) - 1):
+        x, y = tiles.x[index], tiles.y[index]
+        predict_window(model, region, (x, y - 9000, x + 9000, y))
+        for name, values in tiles.inputs.items():
+            np.testing.assert_array_equal(model.inputs[name][0], values[index], err_msg=name)
+
+
+class KeepInputs(RepeatedBed):
+    """Remember what came."""
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        self.inputs = inputs
+        return super().__call__(inputs)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from deepbedmap_tf import __version__
 from deepbedmap_tf.config import DEFAULT_INPUTS, DataConfig, InputConfig
 from deepbedmap_tf.data.cache import digest, written_beside
 from deepbedmap_tf.data.cutting import TilePlan, cut_tiles, phases, plan_tiles, shifted, with_data
@@ -25,7 +26,7 @@ _LOGGER = logging.getLogger(__name__)
 # Raised whenever the same region and settings give other tiles, so that no old store is taken for a new one.
 STORE_VERSION = 1
 _CHUNK = 64
-_SOFTWARE = ("deepbedmap-tf", "numpy", "scipy", "xarray", "rasterio", "pygmt", "zarr")
+_SOFTWARE = ("numpy", "scipy", "xarray", "rasterio", "pygmt", "zarr")
 
 
 @dataclass(frozen=True)
@@ -293,7 +294,7 @@ def _stored_fingerprint(path: Path) -> str | None:
 
 
 def _software() -> dict[str, str]:
-    found = {}
+    found = {"deepbedmap-tf": __version__}
     for name in _SOFTWARE:
         try:
             found[name] = version(name)

@@ -21,7 +21,7 @@ from deepbedmap_tf.evaluation.baselines import BoostedProduct
 from deepbedmap_tf.evaluation.maps import compare_maps
 from deepbedmap_tf.evaluation.tables import format_tables
 from deepbedmap_tf.evaluation.transects import Comparison, Product, Scores, compare, rasterise, sample
-from deepbedmap_tf.evaluation.windows import in_box, speed_of, speed_on, surface_on, test_boxes, window_around
+from deepbedmap_tf.evaluation.windows import held_out_boxes, in_box, speed_of, speed_on, surface_on, window_around
 from deepbedmap_tf.grid import Bounds, Grid
 from deepbedmap_tf.scoring.baselines import bicubic
 
@@ -99,6 +99,8 @@ class Evaluation:
         """Format the scores for a console."""
         labels = {product.name: product.label for product in self.products}
         heading = f"{self.title}: {self.comparison.scores['radar']['count']} radar picks"
+        if learned := self.about.get("learned_from"):
+            heading += f"; the network learned from {' and '.join(learned)}"
         return format_tables(heading, self.comparison.scores, self.boxes, self.maps, labels)
 
 
@@ -148,7 +150,7 @@ def evaluate_region(
 
     boxes: dict[str, dict[str, Scores]] = {}
     if scattered:
-        for number, box in enumerate(test_boxes(region), start=1):
+        for number, box in enumerate(held_out_boxes(region), start=1):
             inside = in_box(picks, box)
             if inside.any():
                 part = picks[inside]
@@ -157,7 +159,7 @@ def evaluate_region(
     maps: dict[str, dict[str, Scores]] = {}
     if truth is not None:
         maps["window"] = compare_maps(products, truth, speed_on(grid, speed))
-        for number, box in enumerate(test_boxes(region), start=1):
+        for number, box in enumerate(held_out_boxes(region), start=1):
             maps[f"box {number}"] = _score_box(region, model, predict, box, extra)
     about = _about(region, transect, bounds, comparison, getattr(model, "metadata", {}))
     return Evaluation(
@@ -312,10 +314,17 @@ def _about(
             "cells": comparison.roughness_cells,
         },
         "model": metadata.get("name"),
+        "learned_from": _learned_from(metadata),
         "model_synthetic": bool(metadata.get("synthetic")),
         "citations": list(region.citations),
         "version": __version__,
     }
+
+
+def _learned_from(metadata: Mapping[str, Any]) -> list[str]:
+    """Labels of the beds that the model was trained on, such as radar or pseudo-truth."""
+    stores = metadata.get("training_data", {}).get("stores", ())
+    return sorted({str(store["label"]) for store in stores if store.get("label")})
 
 
 def _decimals(column: str) -> int | None:

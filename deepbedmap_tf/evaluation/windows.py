@@ -57,7 +57,7 @@ def in_box(points: pd.DataFrame, box: Bounds) -> pd.Series[bool]:
     return points["x"].between(box[0], box[2]) & points["y"].between(box[1], box[3])
 
 
-def test_boxes(region: Region) -> Iterator[Bounds]:
+def held_out_boxes(region: Region) -> Iterator[Bounds]:
     """Boxes held out of training, cut to whole coarse cells inside the region; slivers are left out."""
     xmin, ymin, xmax, ymax = region.bounds
     cell = 4 * region.resolution

@@ -18,17 +18,11 @@ from deepbedmap_tf.data.cache import written_beside
 from deepbedmap_tf.errors import ConfigError, DataError, ModelError
 from deepbedmap_tf.models.chainer import chainer_generator_config, load_chainer_weights, read_chainer
 from deepbedmap_tf.models.generator import build_generator
+from deepbedmap_tf.models.layers import FEATURES
 
 VERSION_FOLDER = "1"
 METADATA = "model.json"
 SOFTWARE = ("tensorflow", "keras", "numpy", "deepbedmap-tf")
-NORMALISATION = {
-    "bed_lowres": "(bed - mean over 9 x 9 cells) / 200 m; thickness / 1000 m - 1.5; validity",
-    "surface": "(surface - mean over 5 x 5 low-resolution cells) / 20 m; validity",
-    "velocity": "deviation from the mean over 5 x 5 low-resolution cells, / 60 m yr-1 and / (5 % of speed + 5 m yr-1); "
-    "direction; log10 speed - 2; validity",
-    "accumulation": "accumulation / 300 kg m-2 yr-1 - 1; validity",
-}
 
 
 def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path | str, metadata: dict[str, Any]) -> Path:
@@ -70,7 +64,7 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
         "format": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "generator": config.model_dump(mode="json"),
-        "normalisation": NORMALISATION if config.normalise else "none: metres, metres per year, kg m-2 yr-1",
+        "normalisation": FEATURES if config.normalise else "none: metres, metres per year, kg m-2 yr-1",
         "software": {name: _version(name) for name in SOFTWARE},
         **metadata,
     }
@@ -80,8 +74,8 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
             tf.saved_model.save(module, str(saved), signatures={"serving_default": predict})
         except tf.errors.OpError as error:
             raise DataError(
-                f"cannot write {folder / VERSION_FOLDER}: {str(error).splitlines()[0][:160]}; free some space or choose "
-                "another folder"
+                f"cannot write {folder / VERSION_FOLDER}: {str(error).splitlines()[0][:160]}; free some space or "
+                "choose another folder"
             ) from error
         description.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return folder

@@ -33,9 +33,10 @@ def log_model(mlflow: Any, folder: Path, config: GeneratorConfig) -> None:
     number = np.dtype("float32")
     inputs = [TensorSpec(number, (-1, -1, -1, each.channels), each.name) for each in config.inputs]
     signature = ModelSignature(Schema(inputs), Schema([TensorSpec(number, (-1, -1, -1, 1), "bed")]))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        logging.getLogger("mlflow.models.model").setLevel(logging.ERROR)
+    # MLflow sets filters of its own; what is recorded is not shown.
+    with warnings.catch_warnings(record=True):
+        for quiet in ("mlflow.models.model", "mlflow.utils.environment"):
+            logging.getLogger(quiet).setLevel(logging.ERROR)
         mlflow.pyfunc.log_model(
             name="deepbedmap",
             python_model=str(Path(__file__).with_name("serving_model.py")),

@@ -97,19 +97,25 @@ def fill_invalid(values: tf.Tensor, cells: int) -> tf.Tensor:
     return tf.where(valid > 0, known, local_mean(known, valid, cells))
 
 
+FEATURES = {
+    "bed_lowres": "height above its mean over 9 x 9 cells / 200 m; ice thickness / 1000 m - 1.5; validity",
+    "surface": "height above its mean over 5 x 5 low-resolution cells / 20 m; rise along and across the flow over one "
+    "cell of the surface / 1 m; validity",
+    "velocity": "deviation from its mean over 5 x 5 low-resolution cells, along and across the flow, / 60 m yr-1; "
+    "direction of flow; log10 of the speed - 2; the deviation times thickness times speed / (speed^2 + 50^2), / 100 m; "
+    "validity",
+    "accumulation": "accumulation / 300 kg m-2 yr-1 - 1; validity",
+}
+"""What `InputFeatures` makes of each input, in the order of its channels; written into model.json."""
+
+
 @keras.utils.register_keras_serializable("deepbedmap_tf")
 class InputFeatures(keras.layers.Layer):
     """Scaled features and a validity channel of every input, computed inside the graph.
 
-    Takes the dictionary of raw inputs with NaN where they are invalid and returns a dictionary of the same names:
-
-    - ``bed_lowres``: height above its mean over 9 x 9 cells / 200 m; ice thickness / 1000 m - 1.5; validity
-    - ``surface``: height above its mean over 5 low-resolution cells / 20 m; slope along and across the flow / 0.01;
-      validity
-    - ``velocity``: deviation from its mean over 5 low-resolution cells, along and across the flow, / 60 m/yr; the same
-      in metres of bed / 100 m; flow direction; log10 of the speed - 2; validity
-    - ``accumulation``: / 300 kg m-2 yr-1 - 1; validity
-    - any other input: deviation from its mean over the window, in standard deviations; validity
+    Takes the dictionary of raw inputs with NaN where they are invalid and returns a dictionary of the same names.
+    `FEATURES` tells the channels of each of the four usual inputs. Any other input becomes its deviation from its mean
+    over the window, in standard deviations, and its validity.
 
     Where ice slides fast, its speed varies over a bump of height b by about b / H (Gudmundsson 2003, T_ub / (1 + C)
     near 1 at a few thicknesses), so the relative deviation times the thickness H is a first guess of the bed. It is
@@ -178,7 +184,7 @@ class InputFeatures(keras.layers.Layer):
         )
 
     def _slopes(self, surface: tf.Tensor, valid: tf.Tensor, flow: tf.Tensor) -> tf.Tensor:
-        """Surface slope along and across the flow in units of 0.01 per 100 m cell, from central differences."""
+        """Rise of the surface along and across the flow over one of its cells, metres, from central differences."""
         padded = tf.pad(surface, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
         known = tf.pad(valid, [[0, 0], [1, 1], [1, 1], [0, 0]], "SYMMETRIC")
         both_x = known[:, 1:-1, 2:] * known[:, 1:-1, :-2]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -93,11 +94,22 @@ class RunState:
             with written_beside(self.folder / "run.json") as beside:
                 beside.write_text(json.dumps(content, indent=1), encoding="utf-8")
         except (tf.errors.OpError, OSError, DeepBedMapError) as error:
+            self._remove_unfinished(step)
             reason = str(error).splitlines()[0][:200]
             raise TrainingError(
                 f"cannot write a checkpoint to {self.folder}: {reason}; the last good one is {self.last_good}. "
                 "Free some space and resume with --resume"
             ) from error
+
+    def _remove_unfinished(self, step: int) -> None:
+        name = f"ckpt-{step}"
+        if Path(self.last_good).name == name:
+            return
+        for path in (*self.folder.glob(f"{name}.*"), *self.folder.glob(f"{name}_temp*")):
+            if path.is_dir():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
     def restore(self) -> int:
         """Load the newest checkpoint.

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 from tensorflow import keras
 
@@ -17,7 +18,7 @@ from deepbedmap_tf.data.cache import cache_directory, digest
 from deepbedmap_tf.data.pipeline import evaluation_dataset, training_dataset
 from deepbedmap_tf.data.region import load_region
 from deepbedmap_tf.data.tiles import Tiles, open_tiles, prepare_tiles, store_hash
-from deepbedmap_tf.errors import TrainingError
+from deepbedmap_tf.errors import DataError, TrainingError
 from deepbedmap_tf.training.callbacks import Bookkeeper, EpochGoesOn
 from deepbedmap_tf.training.checkpoints import RunState
 from deepbedmap_tf.training.gan import DeepBedMapGAN, build_optimizer
@@ -143,6 +144,7 @@ def train(
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
     precision = choose_precision(config.training.precision)
+    _refuse_gaps(config, data.train)
     steps_per_epoch = config.training.steps_per_epoch or len(data.train) // config.training.batch_size
     total = steps_per_epoch * config.training.epochs
     gan = DeepBedMapGAN(config, precision)
@@ -202,6 +204,19 @@ def train(
         )
         raise
     return TrainedRun(gan, state.history, precision, int(gan.step), state.minutes)
+
+
+def _refuse_gaps(config: Config, tiles: Tiles) -> None:
+    """Refuse NaN for a network without validity channels, before it turns a loss into NaN."""
+    if config.generator.normalise:
+        return
+    for name, values in tiles.inputs.items():
+        gaps = int(np.isnan(values).any(axis=(1, 2, 3)).sum())
+        if gaps:
+            raise DataError(
+                f"input {name!r} has gaps in {gaps} of {len(tiles)} training tiles and generator.normalise is false; "
+                "give it a fill rule in the region file, or set generator.normalise=true"
+            )
 
 
 def _fresh(folder: Path) -> int:

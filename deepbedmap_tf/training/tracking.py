@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from deepbedmap_tf.config import Config
+from deepbedmap_tf.errors import TrainingError
 from deepbedmap_tf.training.checkpoints import RunState
 
 LOGGER = logging.getLogger(__name__)
@@ -23,6 +24,7 @@ LOCAL_DATABASE = "sqlite:///mlflow.db"
 def set_up_mlflow() -> Any:
     """Import MLflow, point it to ``MLFLOW_TRACKING_URI`` or the local database, and select the experiment."""
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "mlflow.store.db.utils", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
     with warnings.catch_warnings():
@@ -30,8 +32,27 @@ def set_up_mlflow() -> Any:
         import mlflow
     if not os.environ.get("MLFLOW_TRACKING_URI"):
         mlflow.set_tracking_uri(LOCAL_DATABASE)
-    mlflow.set_experiment(EXPERIMENT)
+    # Importing it has set its level.
+    logging.getLogger("mlflow").setLevel(logging.WARNING)
+    try:
+        mlflow.set_experiment(EXPERIMENT)
+    # Whatever its store raises: a database of its own, the network, the disk.
+    except Exception as error:
+        reason = " ".join(str(error).split())[:160]
+        raise TrainingError(
+            f"MLflow cannot use {mlflow.get_tracking_uri()}: {reason}; set MLFLOW_TRACKING_URI to a place that can be "
+            "written"
+        ) from error
     return mlflow
+
+
+@contextmanager
+def forgiven(what: str) -> Iterator[None]:
+    """Go on without a record in MLflow, with a warning: no failure of its store is worth a trained model."""
+    try:
+        yield
+    except Exception as error:
+        LOGGER.warning("MLflow did not take %s (%s); the run goes on", what, " ".join(str(error).split())[:160])
 
 
 class Tracker:
@@ -67,12 +88,14 @@ class Tracker:
 
     def epoch(self, step: int, metrics: dict[str, float]) -> None:
         """Log the metrics of an epoch."""
-        self.mlflow.log_metrics({name: value for name, value in metrics.items() if name != "step"}, step=step)
+        with forgiven(f"the metrics of step {step}"):
+            self.mlflow.log_metrics({name: value for name, value in metrics.items() if name != "step"}, step=step)
 
     def figures(self, paths: list[Path]) -> None:
         """Log files under ``figures``."""
         for path in paths:
-            self.mlflow.log_artifact(str(path), "figures")
+            with forgiven(path.name):
+                self.mlflow.log_artifact(str(path), "figures")
 
     def _exists(self, run_id: str) -> bool:
         try:
