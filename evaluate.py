@@ -31,8 +31,9 @@ from deepbedmap_tf.cli import command
 )
 @click.option(
     "--baseline-tiles",
+    multiple=True,
     type=click.Path(path_type=Path),
-    help="Tile store whose training tiles a boosted regression learns from, as one more product (some minutes).",
+    help="Tile store whose training tiles a boosted regression learns from, as one more product (some minutes); may be repeated.",
 )
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures with PyGMT.")
 def main(
@@ -41,7 +42,7 @@ def main(
     region: Path | None,
     data_dir: Path | None,
     out: Path | None,
-    baseline_tiles: Path | None,
+    baseline_tiles: tuple[Path, ...],
     figures: bool,
 ) -> None:
     """Compare a model with radar, the bicubic bed and the region's other products along a transect."""

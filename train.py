@@ -20,7 +20,7 @@ from deepbedmap_tf.cli import command, train_and_export
 )
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the regions' paths start from.")
 @click.option(
-    "--out", type=click.Path(path_type=Path), help="saved_models/NAME; by default named as the configuration."
+    "--out", type=click.Path(path_type=Path), help="saved_models/NAME; by default saved_models/trained-CONFIG."
 )
 @click.option("--initial", type=click.Path(path_type=Path), help="Exported model to start from.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
@@ -37,7 +37,7 @@ def train(
     overrides: tuple[str, ...],
 ) -> None:
     """Train a DeepBedMap generator; stop it with Ctrl-C, go on with --resume, watch it in `mlflow ui`."""
-    train_and_export(config, regions, data_dir, out or Path("saved_models") / config.stem, resume, overrides, initial)
+    train_and_export(config, regions, data_dir, out or Path("saved_models") / f"trained-{config.stem}", resume, overrides, initial)
 
 
 if __name__ == "__main__":

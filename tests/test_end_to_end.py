@@ -236,3 +236,19 @@ def test_byrd_with_the_real_files(
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["_about"]["synthetic"] is False and metrics["radar"]["count"] > 1000
     assert 0 < metrics["bicubic"]["rmse"] < 500 and "box 1" in metrics["_boxes"]
+
+
+def test_figures_on_a_full_disk(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
+    import pygmt
+    from pygmt.exceptions import GMTCLibError
+
+    def refuse(*_: Any, **__: Any) -> None:
+        raise GMTCLibError("Module 'psconvert' failed with status code 79:\npsconvert [ERROR]: no space left")
+
+    monkeypatch.setattr(pygmt.Figure, "savefig", refuse)
+    out = chain.folder / "no-figures"
+    arguments = ("--model", chain.model, "--region", chain.folder / "world.yml", "--out", out)
+    result = invoke(script("evaluate"), "--transect", "thwaites", *arguments)
+    assert result.exit_code == 2 and "Traceback" not in result.stderr, (result.exception, result.stderr)
+    assert "GMT cannot write" in result.stderr.splitlines()[-1] and "no space left" in result.stderr
+    assert {path.name for path in out.iterdir()} == {"metrics.json", "profile.csv"}

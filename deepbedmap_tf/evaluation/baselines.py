@@ -28,17 +28,17 @@ class BoostedProduct:
         self.regression = regression
 
     @classmethod
-    def from_tiles(cls, store: Path | str) -> BoostedProduct:
-        """Fit on the training tiles of a tile store.
+    def from_tiles(cls, *stores: Path | str) -> BoostedProduct:
+        """Fit on the training tiles of one or several tile stores.
 
         Raises
         ------
         DeepBedMapError
             When the store can't be read, or scikit-learn isn't installed.
         """
-        from deepbedmap_tf.data.tiles import open_tiles
+        from deepbedmap_tf.data.tiles import Tiles, open_tiles
 
-        tiles = open_tiles(store).select("train")
+        tiles = Tiles.concatenate([open_tiles(store).select("train") for store in stores])
         return cls(BoostedRegression().fit(tiles.inputs, tiles.bed))
 
     def __call__(self, region: Region, bounds: Bounds) -> Product:

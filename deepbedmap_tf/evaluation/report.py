@@ -185,7 +185,7 @@ def evaluate(
     region_file: Path | str | None = None,
     data_dir: Path | str | None = None,
     out: Path | str | None = None,
-    baseline_tiles: Path | str | None = None,
+    baseline_tiles: Sequence[Path | str] = (),
 ) -> Evaluation:
     """Load a saved model and a region, evaluate, and write ``metrics.json`` and ``profile.csv``.
 
@@ -202,7 +202,7 @@ def evaluate(
     out
         Folder for the results, made if needed; None writes nothing.
     baseline_tiles
-        Tile store whose training tiles a boosted regression learns from, to be compared as one more product.
+        Tile stores whose training tiles a boosted regression learns from, to be compared as one more product.
 
     Raises
     ------
@@ -215,7 +215,7 @@ def evaluate(
 
     model = load_model(model_folder)
     region = load_region(region_file or default_region(getattr(model, "metadata", {})), data_dir=data_dir)
-    extra = () if baseline_tiles is None else (BoostedProduct.from_tiles(baseline_tiles),)
+    extra = (BoostedProduct.from_tiles(*baseline_tiles),) if baseline_tiles else ()
     result = evaluate_region(region, transect, model, predict_window, extra)
     result.about["model"] = Path(model_folder).name
     if out is not None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from deepbedmap_tf.data.cache import written_beside
+from deepbedmap_tf.errors import DataError
 
 if TYPE_CHECKING:
     import pygmt
@@ -87,8 +88,10 @@ def save(figure: pygmt.Figure, path: Path, formats: Sequence[str] = FORMATS) -> 
     Raises
     ------
     DataError
-        When the disk refuses.
+        When the disk refuses or GMT fails.
     """
+    from pygmt.exceptions import GMTCLibError
+
     written = []
     for ending in formats:
         target = path.with_name(f"{path.name}.{ending}")
@@ -98,6 +101,11 @@ def save(figure: pygmt.Figure, path: Path, formats: Sequence[str] = FORMATS) -> 
             try:
                 figure.savefig(str(drawn), dpi=300, verbose="error")
                 drawn.replace(beside)
+            except GMTCLibError as error:
+                reason = " ".join(str(error).split())[:160]
+                raise DataError(
+                    f"GMT cannot write {target}: {reason}; see that the disk has room and that Ghostscript is installed"
+                ) from error
             finally:
                 drawn.unlink(missing_ok=True)
         written.append(target)
