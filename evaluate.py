@@ -33,7 +33,7 @@ from deepbedmap_tf.cli import command
     "--baseline-tiles",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Tile store whose training tiles a boosted regression learns from, as one more product (some minutes); may be repeated.",
+    help="Tile store that a boosted regression learns from, as one more product (some minutes); may be repeated.",
 )
 @click.option("--figures/--no-figures", default=True, show_default=True, help="Draw figures with PyGMT.")
 def main(

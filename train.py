@@ -37,7 +37,9 @@ def train(
     overrides: tuple[str, ...],
 ) -> None:
     """Train a DeepBedMap generator; stop it with Ctrl-C, go on with --resume, watch it in `mlflow ui`."""
-    train_and_export(config, regions, data_dir, out or Path("saved_models") / f"trained-{config.stem}", resume, overrides, initial)
+    train_and_export(
+        config, regions, data_dir, out or Path("saved_models") / f"trained-{config.stem}", resume, overrides, initial
+    )
 
 
 if __name__ == "__main__":
