@@ -140,20 +140,40 @@ def test_a_higher_world_has_the_same_features() -> None:
         np.testing.assert_allclose(values, features(inputs)[name], atol=2e-4, err_msg=name)
 
 
-def test_features_of_a_plane_by_hand() -> None:
-    inputs = {
+def plane_inputs() -> dict[str, np.ndarray]:
+    rows, columns = np.mgrid[:110, :110]
+    return {
         "bed_lowres": np.full((1, 11, 11, 1), -1000, np.float32),
-        "surface": np.full((1, 110, 110, 1), 1500, np.float32),
-        "velocity": np.broadcast_to(np.array([300, -400], np.float32), (1, 22, 22, 2)),
+        "surface": (1500 + 2 * columns - 3 * rows)[np.newaxis, ..., np.newaxis].astype(np.float32),
+        "velocity": np.tile(np.array([300, -400], np.float32), (1, 22, 22, 1)),
         "accumulation": np.full((1, 11, 11, 1), 450, np.float32),
     }
-    found = features(inputs)
-    np.testing.assert_allclose(found["bed_lowres"][0, 5, 5], [0, 1, 1], atol=1e-5)  # 2500 m of ice
-    np.testing.assert_allclose(found["surface"][0, 50, 50], [0, 1], atol=1e-5)
+
+
+def test_features_of_a_plane_by_hand() -> None:
+    found = features(plane_inputs())
+    # The middle cell's ice is 1500 + 54.5 (2 - 3) + 1000 m thick.
+    np.testing.assert_allclose(found["bed_lowres"][0, 5, 5], [0, 0.9455, 1], atol=1e-4)
+    # The surface rises by 2 m a cell eastwards and 3 m northwards; ice flows along (3, -4), fading in by 500 / 505.
+    along, across = (2 * 300 - 3 * 400) / 505, (3 * 300 + 2 * 400) / 505
+    np.testing.assert_allclose(found["surface"][0, 50, 50], [0, along, across, 1], atol=1e-4)
     direction = [300 / 505, -400 / 505]
-    expected = [0, 0, 0, 0, *direction, np.log10(501) - 2, 1]
+    expected = [0, 0, *direction, np.log10(501) - 2, 0, 0, 1]
     np.testing.assert_allclose(found["velocity"][0, 11, 11], expected, atol=1e-4)
     np.testing.assert_allclose(found["accumulation"][0, 5, 5], [0.5, 1], atol=1e-6)
+
+
+def test_faster_ice_is_a_higher_bed_in_the_first_guess() -> None:
+    inputs = plane_inputs()
+    inputs["velocity"][0, 11, 11] *= 1.1
+    east, north = (features(inputs)["velocity"] - features(plane_inputs())["velocity"])[0, 11, 11, :2] * 60
+    assert 40 < east < 50, "50 m/yr faster along the flow, less its own share of the local mean"
+    assert abs(north) < 1
+    channels = features(inputs)["velocity"][0, 11, 11]
+    speed = 10 ** (channels[4] + 2) - 1
+    thickness = 2445.5 + 25 * (2 - 3)  # the middle of the south-eastern quarter of the middle cell
+    guess = channels[0] * 60 * thickness * speed / (speed**2 + 50**2) / 100
+    assert channels[5] == pytest.approx(guess, rel=0.01) and guess > 1.5
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])

@@ -18,7 +18,7 @@ from deepbedmap_tf.training.checkpoints import RunState
 LOGGER = logging.getLogger(__name__)
 
 EXPERIMENT = "deepbedmap"
-LOCAL_DATABASE = "sqlite:///mlflow.db"
+LOCAL_DATABASE = "mlflow.db"
 
 
 def set_up_mlflow() -> Any:
@@ -31,7 +31,8 @@ def set_up_mlflow() -> Any:
         warnings.simplefilter("ignore")
         import mlflow
     if not os.environ.get("MLFLOW_TRACKING_URI"):
-        mlflow.set_tracking_uri(LOCAL_DATABASE)
+        # Absolute, as MLflow keeps one connection an address whatever folder a process works in.
+        mlflow.set_tracking_uri(f"sqlite:///{(Path.cwd() / LOCAL_DATABASE).as_posix()}")
     # Importing it has set its level.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
