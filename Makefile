@@ -12,6 +12,7 @@ setup: ## GMT, Python 3.11 in .venv and the locked packages
 	@scripts/setup.sh
 
 demo: setup ## train the quick configuration, evaluate the Thwaites transect, make the figures
+	@rm -rf saved_models/quick
 	@$(BIN)/python train.py --config configs/quick.yml --region $(REGION) --out saved_models/quick
 	@$(BIN)/python evaluate.py --transect thwaites --model saved_models/quick --region $(REGION) --out outputs/demo
 
