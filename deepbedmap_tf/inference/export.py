@@ -130,6 +130,15 @@ class SuperResolution:
                 f"of at least 3 x 3, {ratios} times as many"
             ) from error
 
+    @property
+    def ancestry(self) -> dict[str, Any]:
+        """What a model that starts from this one has to say of it: how and on which data it was trained."""
+        kept = ("name", "synthetic", "training", "citations")
+        data = self.metadata.get("training_data", {})
+        regions = [store.get("region") for store in data.get("stores", ())]
+        about = {key: self.metadata[key] for key in kept if key in self.metadata}
+        return {**about, "training_data": {"hash": data.get("hash"), "regions": regions}}
+
     def weights(self) -> list[np.ndarray]:
         """Return the generator's weights in Keras' order."""
         return [np.asarray(variable) for variable in self._loaded.generator_weights]
