@@ -19,6 +19,10 @@ class DataError(DeepBedMapError):
     """A data file is missing, truncated, or does not hold what its product promises."""
 
 
+class NoDataError(DataError):
+    """A field has no value anywhere in a window: an error for one window, nothing unusual on a map of a continent."""
+
+
 class GridError(DeepBedMapError):
     """Two grids do not fit: another CRS, registration, resolution or extent than expected."""
 

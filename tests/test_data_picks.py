@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from product_layouts import bedmap_points
 
 from deepbedmap_tf.data.picks import bed_from_thickness, project, read_picks
 from deepbedmap_tf.errors import DataError
@@ -31,7 +32,9 @@ def test_the_first_row_is_not_lost(tmp_path):
     assert picks["surface"].tolist() == [1500, 1500]
     assert picks["thickness"].tolist() == [1200, 1100]
     assert picks["segment"].tolist() == ["20141121_05"] * 2
-    assert picks.attrs == {"source": "picks.csv", "rows": 2, "masked": 0}
+    assert {key: picks.attrs[key] for key in ("source", "rows", "masked", "duplicates", "left_out")} == {
+        "source": "picks.csv", "rows": 2, "masked": 0, "duplicates": 0, "left_out": {},
+    }  # fmt: skip
     x, y = project(np.array([-106.2]), np.array([-75.5]))
     assert (picks["x"][0], picks["y"][0]) == (x[0], y[0])
 
@@ -61,7 +64,7 @@ def test_fill_values_are_masked_and_counted(tmp_path, caplog):
 
 def test_rows_that_contradict_themselves_are_left_out(tmp_path, caplog):
     wrong = ROW.replace("1700.00", "1400.00")
-    picks = read_picks(cresis(tmp_path, ROW, ROW, wrong), "cresis")
+    picks = read_picks(cresis(tmp_path, ROW, ROW.replace("-75.5", "-75.6"), wrong), "cresis")
     assert picks["bed"].tolist() == [300, 300]
     assert "contradict" in caplog.text
     with pytest.raises(DataError, match="none of 1 rows holds a pick"):
@@ -110,7 +113,7 @@ def test_damage_is_one_line(tmp_path):
         with pytest.raises(DataError) as caught:
             read_picks(empty, form)
         assert "\n" not in str(caught.value)
-    with pytest.raises(DataError, match=r"'segy' is not known; known are cells, cresis, xyz"):
+    with pytest.raises(DataError, match=r"'segy' is not known; known are bedmap, carlson, cells, cresis"):
         read_picks(empty, "segy")
 
 
@@ -139,15 +142,17 @@ def test_every_whole_row_comes_back_in_order(tmp_path_factory, picks):
             f"{latitude:.6f},{longitude:.6f},1.0,{thickness:.2f},{elevation:.2f},2014112105001,{surface:.2f},{bottom:.2f},1"
         )
         if good:
-            beds.append(elevation - bottom)
+            beds.append((f"{latitude:.6f}", f"{longitude:.6f}", elevation - bottom))
     path = cresis(tmp_path_factory.mktemp("picks"), *rows)
     if not beds:
         with pytest.raises(DataError, match="none of"):
             read_picks(path, "cresis")
         return
     found = read_picks(path, "cresis")
-    np.testing.assert_allclose(found["bed"], beds, atol=0.011)
+    once = list(dict.fromkeys((*place, round(bed, 6)) for *place, bed in beds))
+    np.testing.assert_allclose(found["bed"], [bed for *_, bed in once], atol=0.011)
     assert found.attrs["masked"] == len(picks) - len(beds)
+    assert found.attrs["duplicates"] == len(beds) - len(once)
 
 
 def test_cells_of_thickness_get_their_bed_from_the_surface(tmp_path):
@@ -192,3 +197,150 @@ def test_inputs_are_not_changed():
     picks = pd.DataFrame({"thickness": [1.0], "surface": [np.nan], "bed": [np.nan]})
     bed_from_thickness(picks, np.array([5.0]))
     assert picks["bed"].isna().all()
+
+
+def test_duplicates_are_dropped_counted_and_said(tmp_path, caplog):
+    other = ROW.replace("-75.5", "-75.6")
+    deeper = ROW.replace("1200.00", "1300.00").replace("1700.00", "1800.00")
+    with caplog.at_level(logging.INFO):
+        picks = read_picks(cresis(tmp_path, ROW, other, ROW, deeper, ROW), "cresis")
+    # The same place with another bed is another pick.
+    assert picks["bed"].tolist() == [300, 300, 200]
+    assert picks.attrs["duplicates"] == 2 and "2 of 5 rows repeat an earlier pick" in caplog.text
+
+
+def test_quality_is_kept_and_can_be_asked_for(tmp_path, caplog):
+    rows = [ROW[:-1].replace("-75.5", f"-75.{digit}") + str(digit) for digit in (1, 2, 3)]
+    rows.append(ROW[:-1].replace("-75.5", "-75.9"))
+    path = cresis(tmp_path, *rows)
+    picks = read_picks(path, "cresis")
+    np.testing.assert_array_equal(picks["quality"], [1, 2, 3, np.nan])
+    with caplog.at_level(logging.WARNING):
+        good = read_picks(path, "cresis", max_quality=2)
+    assert good["quality"].tolist() == [1, 2]
+    assert good.attrs["left_out"] == {"are of a worse quality than 2 or of none": 2}
+    assert "2 of 4 rows are of a worse quality than 2" in caplog.text
+    bare = cresis(tmp_path, ROW.rpartition(",")[0], header=HEADER.replace(",QUALITY", ""))
+    assert read_picks(bare, "cresis")["bed"].tolist() == [300]
+    with pytest.raises(DataError, match="holds no QUALITY, as max_quality 1 needs"):
+        read_picks(bare, "cresis", max_quality=1)
+
+
+def test_swapped_latitude_and_longitude_are_named_where_the_globe_allows_both(tmp_path):
+    swapped = ROW.replace("-75.5,-106.2", "-45.2,-75.5")
+    with pytest.raises(DataError, match=r"in it when latitude and longitude are exchanged; these columns are swapped"):
+        read_picks(cresis(tmp_path, swapped, swapped.replace("-45.2", "-45.3")), "cresis")
+
+
+def test_negative_thickness_is_said_by_name(tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        picks = read_picks(cresis(tmp_path, ROW, ROW.replace("1200.00", "-1200.00")), "cresis")
+    assert picks.attrs["left_out"] == {"have negative thickness": 1}
+    assert "1 of 2 rows have negative thickness and are left out" in caplog.text
+
+
+@pytest.mark.parametrize("crs", ["EPSG:3031", "EPSG:3412", "EPSG:32718"])
+def test_picks_come_in_the_projection_asked_for(tmp_path, crs):
+    from pyproj import Transformer
+
+    expected = Transformer.from_crs("EPSG:4326", crs, always_xy=True).transform(-76.2, -75.5)
+    picks = read_picks(cresis(tmp_path, ROW.replace("-106.2", "-76.2")), "cresis", crs=crs)
+    np.testing.assert_allclose(picks[["x", "y"]].iloc[0], expected)
+    assert picks.attrs["crs"] == crs
+    x, y = project(np.array([-76.2]), np.array([-75.5]))
+    path = tmp_path / "points.csv"
+    path.write_text(f"x,y,z\n{x[0]!r},{y[0]!r},5\n", encoding="utf-8")
+    moved = read_picks(path, "xyz", crs=crs, source_crs="EPSG:3031")
+    np.testing.assert_allclose(moved[["x", "y"]].iloc[0], expected)
+    # Without a statement, plain points are in the projection asked for.
+    assert read_picks(path, "xyz", crs=crs)["x"][0] == pytest.approx(x[0], abs=1e-6)
+    with pytest.raises(DataError, match="are in EPSG:4326, not EPSG:3412; leave `crs` out"):
+        read_picks(cresis(tmp_path, ROW), "cresis", source_crs="EPSG:3412")
+
+
+@pytest.mark.parametrize("form", ["cresis", "cells", "xyz", "rutford", "carlson", "pine_island", "bedmap"])
+def test_merged_cut_and_short_lines_are_named(tmp_path, form):
+    headers = {
+        "cresis": HEADER, "cells": "x,y,thickness_mean_m", "xyz": "x y z", "rutford": "x\ty\tz", "carlson": "x,y,z",
+        "pine_island": "x\ty\tz_surf\ttime\th\th_fc\tz\tz_fc", "bedmap": "lon,lat,s,h,b",
+    }  # fmt: skip
+    separator = "," if "," in headers[form] else "\t" if "\t" in headers[form] else " "
+    width = headers[form].count(separator) + 1
+    row = ROW if form == "cresis" else separator.join(["-75.5"] * width)
+    path = tmp_path / "table.txt"
+
+    def message(*rows: str) -> str:
+        path.write_text("\n".join([headers[form], *rows]) + "\n", encoding="utf-8")
+        with pytest.raises(DataError) as caught:
+            read_picks(path, form)
+        assert "\n" not in str(caught.value)
+        return str(caught.value)
+
+    assert f"Expected {width} fields in line 3, saw {2 * width - 1}" in message(row, row + row, row)
+    short = row.rpartition(separator)[0]
+    assert f"Expected {width} fields in line 3, saw {width - 1}" in message(row, short, row)
+    assert f"is cut off: its last line has {width - 1} fields, expected {width}" in message(row, row, short)
+    assert "expected a number" in message(row, row.replace("-75.5", "-75.5.5", 1), row)
+
+
+def test_blank_lines_do_not_shift_the_line_that_is_named(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("\nx,y,z\n\n1,2,3\n\n4,5,deep\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"points.csv, line 6: z is 'deep', expected a number"):
+        read_picks(path, "xyz")
+
+
+def test_a_place_may_be_where_a_fill_value_would_be(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_text("x,y,z\n-9999,5,1\n-9999,-9999,2\n7,-32768,-9999\n8,-32768,3\n", encoding="utf-8")
+    assert read_picks(path, "xyz")[["x", "y", "bed"]].to_numpy().tolist() == [[-9999, 5, 1], [8, -32768, 3]]
+
+
+NUMBERS = st.floats(-4000, 4000).map(lambda value: round(value, 2))
+
+
+@given(
+    points=st.lists(st.tuples(NUMBERS, NUMBERS, NUMBERS), min_size=1, max_size=20, unique=True),
+    separator=st.sampled_from([",", "\t", "  ", ", "]),
+    header=st.sampled_from([None, "x y z", "Y Z X", "bed x y extra"]),
+    ending=st.sampled_from(["\n", "\r\n"]),
+    last=st.booleans(),
+)
+def test_plain_points_come_back_whatever_their_spelling(tmp_path_factory, points, separator, header, ending, last):
+    words = header.split() if header else ["x", "y", "z"]
+    place = {"x": 0, "y": 1, "z": 2, "bed": 2}
+    rows = [separator.join(str(point[place[w.lower()]]) if w != "extra" else "9" for w in words) for point in points]
+    lines = [separator.join(words), *rows] if header else rows
+    path = tmp_path_factory.mktemp("points") / "points.txt"
+    path.write_bytes((ending.join(lines) + (ending if last else "")).encode())
+    found = read_picks(path, "xyz")[["x", "y", "bed"]].to_numpy()
+    np.testing.assert_array_equal(found, np.array(points) + 0.0)
+
+
+@given(
+    rows=st.lists(
+        st.tuples(st.floats(0, 4000), st.floats(-50, 4000), st.floats(-3000, 3000), st.sampled_from("sthb-")),
+        min_size=1,
+        max_size=25,
+    )
+)
+def test_bedmap_rows_are_all_accounted_for(tmp_path_factory, rows):
+    lines = []
+    for i, (surface, thickness, bed, kind) in enumerate(rows):
+        given_bed = {"t": surface - thickness, "s": -9999, "-": -9999}.get(kind, bed)
+        ice = -9999 if kind in "b-" else thickness
+        lines.append(f"L,1,{-100 + i * 0.01:.3f},-75,2011-01-01,0,{surface:.2f},{ice:.2f},{given_bed:.2f},0,0,0")
+    path = bedmap_points(tmp_path_factory.mktemp("bedmap") / "points.csv", lines)
+    try:
+        picks = read_picks(path, "bedmap")
+    except DataError as error:
+        assert f"none of {len(rows)} rows" in str(error)
+        return
+    assert len(picks) + picks.attrs["masked"] + picks.attrs["duplicates"] == len(rows)
+    assert sum(picks.attrs["left_out"].values()) == picks.attrs["masked"]
+    assert (picks["thickness"].fillna(0) >= -1).all()
+    assert (
+        (picks["derived"] == np.isclose(picks["bed"], picks["surface"] - picks["thickness"]))
+        .loc[picks["derived"]]
+        .all()
+    )

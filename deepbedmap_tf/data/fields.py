@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
-from deepbedmap_tf.data.rasters import canonical_units, read_raster
+from deepbedmap_tf.data.masks import polygon_mask, read_polygons
+from deepbedmap_tf.data.nodes import interpolate_nodes
+from deepbedmap_tf.data.rasters import Raster, canonical_units, open_raster, stated_datum
 from deepbedmap_tf.data.resampling import resample, sample
-from deepbedmap_tf.data.schema import LayerSettings, RasterSettings
-from deepbedmap_tf.errors import DataError, DatumError
+from deepbedmap_tf.data.schema import LayerSettings, PicksSettings, RasterSettings
+from deepbedmap_tf.errors import DatumError
 from deepbedmap_tf.grid import ELLIPSOID, Bounds, Grid, to_datum
 
 
@@ -53,6 +56,8 @@ class FieldReader:
         """
         if settings.kind == "nodes":
             result = self._nodes_on_grid(settings, grid, name)
+        elif settings.kind == "outline":
+            result = self._outline_on_grid(settings, grid, name)
         else:
             result = resample(self._native(settings, grid.bounds), grid, settings.resampling).rename(name)
         if grid.vertical_datum is not None:
@@ -68,14 +73,34 @@ class FieldReader:
     def at_points(
         self, settings: RasterSettings, x: np.ndarray, y: np.ndarray, datum: str | None, name: str
     ) -> np.ndarray:
-        """Bilinear values of a field at points (EPSG:3031 metres), in the field's own resolution; NaN outside."""
-        bounds = (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
-        values = sample(self._native(settings, bounds), x, y)
+        """Bilinear values of a field at points (metres in the region's CRS), at its own resolution; NaN outside.
+
+        The file is read in squares around the points, so that the memory needed does not grow with its extent.
+        """
+        values = sample_blocks(lambda bounds: self._native(settings, bounds), self._open(settings).grid, x, y)
         if datum is None:
             return values
         require_datum(settings.vertical_datum, name)
         values += self.datum_shift(x, y, settings.vertical_datum, datum, settings.geoid, name)
         return values
+
+    def cells(self, entry: PicksSettings, bounds: Bounds) -> pd.DataFrame:
+        """List the valid cells of a gridded file as picks at their centres, in the datum of the file."""
+        native = self._native(
+            RasterSettings(
+                path=entry.path, variable=entry.variable, mask=entry.mask, vertical_datum=entry.vertical_datum
+            ),
+            bounds,
+        )
+        values = native.to_numpy()
+        row, column = np.nonzero(np.isfinite(values))
+        x, y = native["x"].to_numpy()[column], native["y"].to_numpy()[row]
+        frame = pd.DataFrame({"x": x, "y": y, "bed": values[row, column].astype(np.float64)})
+        frame = frame.assign(
+            surface=np.nan, thickness=np.nan, segment="", quality=np.nan, derived=False, pick_count=1.0
+        )
+        frame.attrs = {"source": Path(entry.path).name, "rows": values.size, "masked": values.size - len(frame)}
+        return frame
 
     def datum_shift(
         self, x: np.ndarray, y: np.ndarray, source: str | None, target: str, geoid: LayerSettings | None, name: str
@@ -85,41 +110,56 @@ class FieldReader:
         shift = np.zeros(x.shape)
         if source == target:
             return shift
-        bounds = (float(x.min()), float(y.min()), float(x.max()), float(y.max()))
         for datum, sign in ((source, 1.0), (target, -1.0)):
             if datum != ELLIPSOID:
                 layer = self._geoid_layer(str(datum), geoid, name, str(source))
-                shift += sign * sample(self._layer(layer, bounds), x, y)
+                raster = self._open_layer(layer)
+                _require_geoid(raster, str(datum))
+                shift += sign * sample_blocks(raster.read, raster.grid, x, y)
         return shift
 
     def _native(self, settings: RasterSettings, bounds: Bounds) -> xr.DataArray:
-        path = self.resolve(settings.path)
-        total = read_raster(
-            path,
-            settings.names,
-            bounds=bounds,
-            units=settings.source_units or settings.units,
-            vertical_datum=settings.vertical_datum,
-            crs=settings.crs,
-            nodata=settings.nodata,
-            expected_crs=self.crs,
-        )
-        for layer in settings.add:
-            # A variable of the same file, or a raster of its own on the same or on other cells.
-            part = LayerSettings(path=settings.path, variable=layer) if isinstance(layer, str) else layer
-            added = self._layer(part, bounds)
-            if not Grid.of(added).same_cells(Grid.of(total)):
-                added = resample(added, Grid.of(total), "bilinear")
-            total = total.copy(data=total.to_numpy() + added.to_numpy())
+        total = self._open(settings).read(bounds)
+        if settings.vertical_datum is not None:
+            total.attrs["vertical_datum"] = settings.vertical_datum
+        if settings.mask is not None:
+            part = LayerSettings(path=settings.path, variable=settings.mask.variable, crs=settings.crs)
+            kept = np.isin(self._open_layer(part, units=None).read(bounds).to_numpy(), settings.mask.keep)
+            kept = kept if total.ndim == 2 else kept[..., np.newaxis]
+            total = total.copy(data=np.where(kept, total, np.float32(np.nan)))
+        for sign, layers in ((1, settings.add), (-1, settings.subtract)):
+            for layer in layers:
+                # A variable of the same file, or a raster of its own on the same or on other cells.
+                part = LayerSettings(path=settings.path, variable=layer) if isinstance(layer, str) else layer
+                further = self._open_layer(part).read(bounds)
+                if not Grid.of(further).same_cells(Grid.of(total)):
+                    further = resample(further, Grid.of(total), "bilinear")
+                total = total.copy(data=total.to_numpy() + sign * further.to_numpy())
+        if settings.valid_range is not None:
+            low, high = settings.valid_range
+            total = total.where((total >= low) & (total <= high))
         if settings.scale != 1.0:
             total = total.copy(data=np.asarray(total * np.float32(settings.scale), np.float32))
         total.attrs["units"] = canonical_units(settings.units)
         return total
 
-    def _layer(self, layer: LayerSettings, bounds: Bounds) -> xr.DataArray:
+    def _open(self, settings: RasterSettings) -> Raster:
+        return open_raster(
+            self.resolve(settings.path),
+            settings.names,
+            units=settings.source_units or settings.units,
+            # What a file says of its own variable no longer holds once a layer is added.
+            vertical_datum=None if settings.add or settings.subtract else settings.vertical_datum,
+            crs=settings.crs,
+            nodata=settings.nodata,
+            expected_crs=self.crs,
+            mean_over=settings.mean_over,
+        )
+
+    def _open_layer(self, layer: LayerSettings, units: str | None = "m") -> Raster:
         names = (layer.variable,) if layer.variable else ()
         path = self.resolve(layer.path)
-        return read_raster(path, names, bounds=bounds, crs=layer.crs, nodata=layer.nodata, expected_crs=self.crs)
+        return open_raster(path, names, units=units, crs=layer.crs, nodata=layer.nodata, expected_crs=self.crs)
 
     def _geoid_layer(self, datum: str, own: LayerSettings | None, name: str, source: str) -> LayerSettings:
         if own is not None and (own.model or source) == datum:
@@ -137,81 +177,77 @@ class FieldReader:
             if heights.attrs["vertical_datum"] == target or datum in (ELLIPSOID, None):
                 continue
             layer = self._geoid_layer(str(datum), settings.geoid, str(heights.name), str(settings.vertical_datum))
-            geoid = resample(self._layer(layer, grid.bounds), grid, "bilinear")
+            raster = self._open_layer(layer)
+            _require_geoid(raster, str(datum))
+            geoid = resample(raster.read(grid.bounds), grid, "bilinear")
             geoid.attrs["geoid"] = datum
             # Between two geoids the way leads over the ellipsoid.
             step = ELLIPSOID if heights.attrs["vertical_datum"] == datum else target
             heights = to_datum(heights, geoid, step)
         return heights
 
+    def _outline_on_grid(self, settings: RasterSettings, grid: Grid, name: str) -> xr.DataArray:
+        path = self.resolve(settings.path)
+        mask = polygon_mask(read_polygons(path, crs=settings.crs, expected_crs=grid.crs, bounds=grid.bounds), grid)
+        return (
+            mask.astype(np.float32).rename(name).assign_attrs(source=path.name, units=canonical_units(settings.units))
+        )
+
     def _nodes_on_grid(self, settings: RasterSettings, grid: Grid, name: str) -> xr.DataArray:
         path = self.resolve(settings.path)
-        x, y, values = read_nodes(path, settings)
         cell_x, cell_y = np.meshgrid(grid.x, grid.y)
-        result = interpolate_nodes(x, y, values * settings.scale, cell_x, cell_y)
+        result = interpolate_nodes(path, settings, self.crs, cell_x, cell_y) * settings.scale
         target = grid.with_datum(settings.vertical_datum)
         return target.dataarray(result.astype(np.float32), name, canonical_units(settings.units), source=path.name)
 
 
-def read_nodes(path: Path, settings: RasterSettings) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Read x, y and the values of a field given at scattered nodes; nodes with no value are left out.
+def sample_blocks(
+    read: Callable[[Bounds], xr.DataArray], grid: Grid, x: np.ndarray, y: np.ndarray, cells: int = 2048
+) -> np.ndarray:
+    """Bilinear values at points of a raster that is read square by square around them; NaN outside it.
+
+    Parameters
+    ----------
+    read
+        Gives the part of the raster that covers bounds, with a few cells more.
+    grid
+        All cells of the raster.
+    x, y
+        The points.
+    cells
+        Side of a square in cells of the raster.
 
     Raises
     ------
-    DataError
-        When the file or a variable is missing, the units are others, or too few nodes are valid.
+    NoDataError
+        When no point lies on the raster.
     """
-    if not path.is_file():
-        raise DataError(f"{path} does not exist; check the path in the region file, or pass --data-dir")
-    try:
-        with xr.open_dataset(path, engine="netcdf4", decode_times=False) as dataset:
-            names = (settings.x, settings.y, *settings.names)
-            unknown = [name for name in names if name not in dataset.variables]
-            if unknown or len(names) != 3:
-                found = ", ".join(map(str, dataset.variables))
-                raise DataError(f"{path.name}: expected coordinates and one variable {names}, it has {found}")
-            units = dataset[names[2]].attrs.get("units")
-            x, y, values = (np.asarray(dataset[name], np.float64).ravel() for name in names)
-    except (OSError, RuntimeError, ValueError) as error:
-        cause = getattr(error, "strerror", None) or str(error).splitlines()[0]
-        raise DataError(f"cannot read {path}: {cause}; the file is damaged or cut off, get it again") from error
-    expected = canonical_units(settings.source_units or settings.units)
-    if (
-        units is not None
-        and canonical_units(units) != expected
-        and canonical_units(units)
-        in (
-            "m",
-            "m yr-1",
-            "kg m-2 yr-1",
+    result = np.full(np.shape(x), np.nan)
+    # A point on the edge is on the raster, rounding of coordinates included, as it is for `sample`.
+    rounding = 1e-6 * grid.resolution
+    xmin, ymin, xmax, ymax = (edge + sign * rounding for edge, sign in zip(grid.bounds, (-1, -1, 1, 1), strict=True))
+    inside = np.flatnonzero((x >= xmin) & (x <= xmax) & (y >= ymin) & (y <= ymax))
+    if not inside.size:
+        # The reader says best what it has and what was asked for.
+        read((float(x.min()), float(y.min()), float(x.max()), float(y.max())))
+        return result
+    side = cells * grid.resolution
+    column, row = ((x[inside] - xmin) // side).astype(int), ((ymax - y[inside]) // side).astype(int)
+    block = row * (int((xmax - xmin) // side) + 1) + column
+    order = np.argsort(block, kind="stable")
+    for part in np.split(inside[order], np.flatnonzero(np.diff(block[order])) + 1):
+        bounds = (float(x[part].min()), float(y[part].min()), float(x[part].max()), float(y[part].max()))
+        result[part] = sample(read(bounds), x[part], y[part])
+    return result
+
+
+def _require_geoid(raster: Raster, datum: str) -> None:
+    stated = stated_datum(raster.layout.datum)
+    # A geoid layer may name the geoid that it is, or the ellipsoid that its heights stand on.
+    if stated not in (None, datum, "ellipsoid:WGS84"):
+        raise DatumError(
+            f"{raster.path.name} says its layer is {raster.layout.datum!r}, used as {datum}; name the right geoid layer"
         )
-    ):
-        raise DataError(f"{path.name} is in {units!r}, expected {expected!r}; correct source_units in the region file")
-    if not x.size == y.size == values.size:
-        raise DataError(f"{path.name}: {x.size} x, {y.size} y and {values.size} values, expected as many of each")
-    fills = np.isin(values, (-9999.0, *settings.nodata)) | (np.abs(values) > 1e30)
-    usable = np.isfinite(x) & np.isfinite(y) & np.isfinite(values) & ~fills
-    if usable.sum() < 3:
-        raise DataError(f"{path.name} has {int(usable.sum())} valid nodes, expected 3 or more; check the file")
-    return x[usable], y[usable], values[usable]
-
-
-def interpolate_nodes(
-    x: np.ndarray, y: np.ndarray, values: np.ndarray, at_x: np.ndarray, at_y: np.ndarray
-) -> np.ndarray:
-    """Values at points: linear on the triangles between nodes, the nearest node's outside their hull."""
-    from scipy.interpolate import LinearNDInterpolator, NearestNDInterpolator
-    from scipy.spatial import QhullError
-
-    nodes = np.column_stack([x, y])
-    try:
-        result = LinearNDInterpolator(nodes, values)(at_x, at_y)
-    except QhullError as error:
-        raise DataError(f"{len(x)} nodes lie on one line, expected a field; check x and y of the nodes") from error
-    outside = np.isnan(result)
-    if outside.any():
-        result[outside] = NearestNDInterpolator(nodes, values)(at_x[outside], at_y[outside])
-    return np.asarray(result)
 
 
 def require_datum(datum: str | None, name: str) -> None:

@@ -90,13 +90,41 @@ def grid_picks(
     )
     surface = _as_north_up(gridded, grid)
     measured = np.zeros(grid.shape, bool)
-    row, column = _cells(medians, grid)
+    row, column = cells_of(medians, grid)
     measured[row, column] = True
     near = ndimage.distance_transform_edt(~measured) <= mask_cells + 1e-9
     check_registration(surface, medians)
     values = np.where(near, np.asarray(surface), np.nan).astype(np.float32)
     result = grid.dataarray(values, "bed", "m", label=label)
     return result.assign_coords(measured=(("y", "x"), measured))
+
+
+def count_picks(picks: pd.DataFrame, grid: Grid) -> np.ndarray:
+    """Count the picks of every cell; a table of cell means brings its own counts as ``pick_count``.
+
+    Returns
+    -------
+    numpy.ndarray
+        Shape of the grid, float64.
+    """
+    inside = _inside(picks, grid)
+    weights = inside["pick_count"].fillna(1.0).to_numpy() if "pick_count" in inside else None
+    return _sums(inside, grid, weights)
+
+
+def mean_of_cells(picks: pd.DataFrame, grid: Grid) -> np.ndarray:
+    """Mean bed of the picks of every cell, metres, NaN where there is none."""
+    inside = _inside(picks, grid)
+    counts = _sums(inside, grid, None)
+    means: np.ndarray = np.full(grid.shape, np.nan)
+    np.divide(_sums(inside, grid, inside["bed"].to_numpy()), counts, out=means, where=counts > 0)
+    return means
+
+
+def _sums(points: pd.DataFrame, grid: Grid, weights: np.ndarray | None) -> np.ndarray:
+    cell = np.ravel_multi_index(cells_of(points, grid), grid.shape)
+    total: np.ndarray = np.bincount(cell, weights, minlength=grid.shape[0] * grid.shape[1]).astype(np.float64)
+    return total.reshape(grid.shape)
 
 
 def check_registration(surface: xr.DataArray, medians: pd.DataFrame) -> None:
@@ -133,7 +161,8 @@ def _gmt_region(grid: Grid) -> list[float]:
     return [xmin, xmax, ymin, ymax]
 
 
-def _cells(points: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+def cells_of(points: pd.DataFrame, grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """Row and column of the cell of each point; points on the far edges count to the last cells."""
     xmin, _, _, ymax = grid.bounds
     column = np.floor((points["x"].to_numpy() - xmin) / grid.resolution).astype(int)
     row = np.floor((ymax - points["y"].to_numpy()) / grid.resolution).astype(int)

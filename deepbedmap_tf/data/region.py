@@ -13,13 +13,14 @@ import pandas as pd
 import xarray as xr
 
 from deepbedmap_tf.config import DEFAULT_INPUTS, DataConfig, InputConfig, read_yaml, validate
-from deepbedmap_tf.data.cache import cache_directory, digest, file_sha256, written_beside
+from deepbedmap_tf.data.cache import cache_directory, digest, written_beside
 from deepbedmap_tf.data.fields import FieldReader
-from deepbedmap_tf.data.gridding import grid_picks
-from deepbedmap_tf.data.picks import bed_from_thickness, read_picks
+from deepbedmap_tf.data.gridding import cells_of, count_picks, grid_picks, mean_of_cells
+from deepbedmap_tf.data.pick_entries import PickReader, in_box, picks_name
 from deepbedmap_tf.data.rasters import canonical_units
 from deepbedmap_tf.data.resampling import fill_gaps
-from deepbedmap_tf.data.schema import Box, LayerSettings, PicksSettings, RasterSettings, RegionSettings
+from deepbedmap_tf.data.schema import Box, PicksSettings, RegionSettings
+from deepbedmap_tf.data.sources import fingerprints
 from deepbedmap_tf.data.transects import order_along
 from deepbedmap_tf.errors import ConfigError, DataError, GridError
 from deepbedmap_tf.grid import Bounds, Grid
@@ -29,8 +30,9 @@ _LOGGER = logging.getLogger(__name__)
 SCALE = 4
 MARGIN = 1
 _WORLD = "{world}/"
+_CATALOGUE = "catalogue:"
 # Raised when gridding comes out differently from the same picks, so that no cache serves an old grid.
-_GRIDDING_VERSION = 1
+_GRIDDING_VERSION = 2
 
 
 def load_region(path: Path | str, data_dir: Path | str | None = None) -> Region:
@@ -89,17 +91,43 @@ class Region:
         """Boxes (xmin, ymin, xmax, ymax) that are never trained or validated on."""
         return self.settings.holdout.test
 
+    @cached_property
+    def held_out(self) -> np.ndarray:
+        """Output cells that are never trained or validated on, boolean, shape of the grid."""
+        held = np.zeros(self.grid.shape, bool)
+        left, top, cell = self.grid.bounds[0], self.grid.bounds[3], self.resolution
+        for xmin, ymin, xmax, ymax in self.holdout:
+            # A cell that the box only touches belongs to it.
+            rows = slice(max(int(np.floor((top - ymax) / cell)), 0), max(int(np.ceil((top - ymin) / cell)), 0))
+            columns = slice(max(int(np.floor((xmin - left) / cell)), 0), max(int(np.ceil((xmax - left) / cell)), 0))
+            held[rows, columns] = True
+        rings = [[*ring, ring[0]] for ring in self.settings.holdout.polygons.values()]
+        if rings:
+            from rasterio.features import geometry_mask
+
+            shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
+            held |= geometry_mask(shapes, self.grid.shape, self.grid.transform, all_touched=True, invert=True)
+        return held
+
     def tiling(self, config: DataConfig) -> DataConfig:
         """Return a data configuration with what this region's file says of its own tiling put in."""
-        own = self.settings.tiling.model_dump(exclude_none=True)
+        own = self.settings.tiling.model_dump(exclude_none=True) if config.supervision == "complete" else {}
         if own:
             _LOGGER.info("region %s sets %s", self.name, ", ".join(f"{key}={value}" for key, value in own.items()))
         return config.model_copy(update=own)
 
     def resolve(self, path: str) -> Path:
-        """Turn a path of the region file into one of the file system, making the embedded world on first use."""
+        """Turn a path of the region file into one of the file system, making the embedded world on first use.
+
+        ``catalogue:KEY/FILE`` is a file that ``deepbedmap fetch`` got; one that is not there is a `DataError` that
+        tells how to get it.
+        """
         if path.startswith(_WORLD):
             return self._world / path.removeprefix(_WORLD)
+        if path.startswith(_CATALOGUE):
+            from deepbedmap_tf.data import catalog
+
+            return catalog.resolve(path)
         return self.data_dir / Path(path).expanduser()
 
     def inputs(
@@ -147,6 +175,48 @@ class Region:
         bed = self._reader.on_grid(target.raster, self._fine(window), "target")
         bed.attrs["label"] = label
         return bed.rename("bed")
+
+    def weighted_target(self, bounds: Bounds | None = None) -> xr.DataArray:
+        """Bed to learn from with a weight a cell, for sparse supervision.
+
+        Returns
+        -------
+        xarray.DataArray
+            Bed at the output resolution, NaN where there is none. Coordinate ``weight`` is n / (n + count_scale) in
+            cells with n picks, ``unmeasured_weight`` in others that have a bed, 0 where there is none; ``measured``
+            tells the first from the second.
+
+        Raises
+        ------
+        ConfigError
+            When the target is a product and names no radar.
+        """
+        target = self.settings.target
+        window = self._coarse_window(bounds)
+        grid = self._fine(window)
+        bed = self.target(bounds)
+        if target.raster is None:
+            counts = count_picks(self.picks("target"), grid)
+            measured = (counts > 0) & np.isfinite(bed.to_numpy())
+        else:
+            entries = [entry for entry in self.settings.picks if target.radar in (picks_name(entry), entry.path)]
+            if target.radar is None or not entries:
+                known = ", ".join(picks_name(entry) for entry in self.settings.picks) or "none"
+                raise ConfigError(
+                    f"sparse supervision of region {self.name} needs `radar` under `target`, the name of its picks; "
+                    f"got {target.radar!r}, picks there are: {known}"
+                )
+            picks = pd.concat([self._picks_of(entry) for entry in entries], ignore_index=True)
+            counts = count_picks(picks, grid)
+            # Where the product has no bed, the ice floats or there is none: surface less thickness is no bed there.
+            measured = (counts > 0) & np.isfinite(bed.to_numpy())
+            bed = bed.copy(data=np.where(measured, mean_of_cells(picks, grid), bed.to_numpy()).astype(np.float32))
+            bed.attrs["label"] = f"radar on {bed.attrs['label']}" if target.unmeasured_weight else "radar"
+        known_cells = np.isfinite(bed.to_numpy())
+        with np.errstate(invalid="ignore"):
+            weight = np.where(measured, counts / (counts + target.count_scale), target.unmeasured_weight * known_cells)
+        weight = np.where(measured & (target.count_scale == 0), 1.0, weight).astype(np.float32)
+        return bed.assign_coords(weight=(("y", "x"), weight), measured=(("y", "x"), measured))
 
     def reference(self, name: str, bounds: Bounds | None = None) -> xr.DataArray:
         """Bed of another product at the output resolution, in the region's datum.
@@ -199,35 +269,37 @@ class Region:
             known = ", ".join(self.transects) or "none"
             raise ConfigError(f"region {self.name} has no transect {name!r}; known are: {known}")
         settings = self.transects[name]
-        entries = [entry for entry in self.settings.picks if settings.picks in (_picks_name(entry), entry.path)]
+        entries = [entry for entry in self.settings.picks if settings.picks in (picks_name(entry), entry.path)]
         if not entries:
-            known = ", ".join(_picks_name(entry) for entry in self.settings.picks) or "none"
+            known = ", ".join(picks_name(entry) for entry in self.settings.picks) or "none"
             raise ConfigError(f"transect {name!r} is over picks {settings.picks!r}; picks there are: {known}")
         frame = pd.concat([self._picks_of(entry) for entry in entries], ignore_index=True)
         kept = np.ones(len(frame), bool)
         if settings.segment is not None:
             kept &= (frame["segment"] == settings.segment).to_numpy()
         if settings.bounds is not None:
-            kept &= _in_box(frame, settings.bounds)
+            kept &= in_box(frame, settings.bounds)
         if settings.within == "holdout":
-            kept &= np.any([_in_box(frame, box) for box in self.holdout], axis=0) if self.holdout else False
+            row, column = cells_of(frame, self.grid)
+            kept &= self.held_out[row, column]
         if not kept.any():
             raise DataError(f"transect {name!r} of {self.name} holds no pick; check its bounds and segment")
         ordered = order_along(frame.loc[kept], settings.order)
-        ordered.attrs = {"vertical_datum": self.vertical_datum, "title": settings.title or name}
+        label = " and ".join(sorted({entry.label for entry in entries}))
+        ordered.attrs = {"vertical_datum": self.vertical_datum, "title": settings.title or name, "label": label}
         return ordered
+
+    @cached_property
+    def input_sources(self) -> dict[str, str]:
+        """Fingerprint (sha256) of every file that the inputs are made from, by its path in the region file."""
+        return fingerprints([*self.settings.inputs.values(), *self.settings.geoids.values()], self.resolve)
 
     @cached_property
     def sources(self) -> dict[str, str]:
         """Fingerprint (sha256) of every file that tiles are made from, by its path in the region file."""
-        layers: list[Any] = [
-            *self.settings.inputs.values(),
-            *self.settings.geoids.values(),
-            self.settings.target.raster,
-        ]
-        layers += [entry for entry in self.settings.picks if entry.role == "target"]
-        paths = sorted({path for layer in layers if layer is not None for path in _paths(layer)})
-        return {path: file_sha256(self.resolve(path)) for path in paths}
+        target = self.settings.target
+        picks = [e for e in self.settings.picks if e.role == "target" or target.radar in (picks_name(e), e.path)]
+        return {**self.input_sources, **fingerprints([target.raster, *picks], self.resolve)}
 
     def provenance(self) -> dict[str, Any]:
         """What the region's data are and come from, for the metadata of everything made from them."""
@@ -289,27 +361,11 @@ class Region:
         return fill_gaps(field, settings.fill, settings.fill_limit)
 
     def _picks_of(self, entry: PicksSettings) -> pd.DataFrame:
-        name = _picks_name(entry)
-        if name in self._picks:
-            return self._picks[name]
-        frame = read_picks(self.resolve(entry.path), entry.format)
-        frame = frame.loc[_in_box(frame, self.bounds)].reset_index(drop=True)
-        if not len(frame):
-            raise DataError(f"none of the picks in {entry.path} lies in region {self.name}; check its bounds")
-        x, y = frame["x"].to_numpy(), frame["y"].to_numpy()
-        if entry.format == "cells":
-            surface = self.settings.inputs.get(entry.surface) if isinstance(entry.surface, str) else entry.surface
-            if surface is None:
-                raise ConfigError(f"picks {name!r} need surface {entry.surface!r}; it is no input of {self.name}")
-            frame = bed_from_thickness(frame, self._reader.at_points(surface, x, y, self.vertical_datum, "surface"))
-        else:
-            shift = self._reader.datum_shift(x, y, entry.vertical_datum, self.vertical_datum, entry.geoid, name)
-            frame["bed"] += shift
-            frame["surface"] += shift
-            frame = frame.loc[frame["bed"].notna()].reset_index(drop=True)
-        frame["picks"] = name
-        self._picks[name] = frame
-        return frame
+        name = picks_name(entry)
+        if name not in self._picks:
+            reader = PickReader(self._reader, self.settings.inputs, self.bounds, self.vertical_datum, self.name)
+            self._picks[name] = reader.read(entry)
+        return self._picks[name]
 
     @cached_property
     def _gridded_picks(self) -> xr.DataArray:
@@ -338,19 +394,3 @@ class Region:
 def _cut(array: xr.DataArray, bounds: Bounds) -> xr.DataArray:
     xmin, ymin, xmax, ymax = bounds
     return array.sel(x=slice(xmin, xmax), y=slice(ymax, ymin)).copy()
-
-
-def _in_box(frame: pd.DataFrame, box: Bounds) -> np.ndarray:
-    xmin, ymin, xmax, ymax = box
-    return np.asarray(frame["x"].between(xmin, xmax) & frame["y"].between(ymin, ymax))
-
-
-def _picks_name(entry: PicksSettings) -> str:
-    return entry.name or Path(entry.path).stem
-
-
-def _paths(layer: RasterSettings | LayerSettings | PicksSettings) -> list[str]:
-    further: list[Any] = [getattr(layer, key, None) for key in ("geoid", "fallback", "surface")]
-    further += [each for each in getattr(layer, "add", ()) if not isinstance(each, str)]
-    nested = [path for each in further if each is not None and not isinstance(each, str) for path in _paths(each)]
-    return [layer.path, *nested]

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy import ndimage, sparse
 
-from deepbedmap_tf.errors import DataError, GridError
+from deepbedmap_tf.errors import DataError, GridError, NoDataError
 from deepbedmap_tf.grid import Grid
 
 Method = Literal["nearest", "bilinear", "cubic", "average"]
@@ -126,7 +126,7 @@ def fill_gaps(array: xr.DataArray, rule: str, limit: float | None = None) -> xr.
     valid = np.isfinite(values) if values.ndim == 2 else np.isfinite(values).all(axis=-1)
     if not valid.any():
         bounds = [round(edge, 3) for edge in Grid.of(array).bounds]
-        raise DataError(f"'{array.name}' has no valid cell within {bounds}; expected data there, choose other bounds")
+        raise NoDataError(f"'{array.name}' has no valid cell within {bounds}; expected data there, choose other bounds")
     if rule != "none" and not valid.all():
         distance, nearest = ndimage.distance_transform_edt(~valid, return_indices=True)
         filled = ~valid if limit is None else ~valid & (distance * Grid.of(array).resolution <= limit)

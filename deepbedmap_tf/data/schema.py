@@ -38,6 +38,21 @@ class LayerSettings(Settings):
     model: str | None = None
 
 
+class MaskSettings(Settings):
+    """Which cells of a raster count, by a variable of the same file.
+
+    Attributes
+    ----------
+    variable
+        The variable, or band number.
+    keep
+        Its values where the raster is valid; it is invalid elsewhere.
+    """
+
+    variable: str
+    keep: Annotated[tuple[float, ...], Field(min_length=1)]
+
+
 class RasterSettings(Settings):
     """Where a field comes from and how it reaches the network's grid.
 
@@ -46,13 +61,21 @@ class RasterSettings(Settings):
     path, variable, variables, nodata, crs
         As in `LayerSettings`; several variables become bands.
     kind
-        ``raster``, or ``nodes``: values at scattered nodes, interpolated linearly inside their hull and taken from
-        the nearest node outside.
+        ``raster``; ``nodes``: values at scattered nodes, interpolated linearly inside their hull and taken from
+        the nearest node outside; ``outline``: polygons of a shapefile, 1 in cells whose centre is inside, 0 outside.
     x, y
         Coordinate variables of the nodes.
+    mean_over
+        Dimensions of a NetCDF, such as time, that the values are averaged over.
     add
         Layers added to the variable, for example firn and geoid: names of variables of the same file, or layers
         of their own.
+    subtract
+        The same, taken off: a bed of which only surface and thickness are given.
+    mask
+        Cells that count, before anything is added or taken off.
+    valid_range
+        Lowest and highest value that is possible, after `add` and `subtract`; the rest is invalid.
     units
         Units of the result; `source_units` those of the file (by default the same), `scale` turns one into the other.
     vertical_datum
@@ -74,10 +97,14 @@ class RasterSettings(Settings):
     variables: tuple[str, ...] = ()
     nodata: tuple[float, ...] = ()
     crs: str | None = None
-    kind: Literal["raster", "nodes"] = "raster"
+    kind: Literal["raster", "nodes", "outline"] = "raster"
     x: str = "x_ps"
     y: str = "y_ps"
+    mean_over: tuple[str, ...] = ()
     add: tuple[str | LayerSettings, ...] = ()
+    subtract: tuple[str | LayerSettings, ...] = ()
+    mask: MaskSettings | None = None
+    valid_range: tuple[float, float] | None = None
     units: str = "m"
     source_units: str | None = None
     scale: float = 1.0
@@ -109,19 +136,34 @@ class PicksSettings(Settings):
     Attributes
     ----------
     path, format
-        File and its form: cresis, cells or xyz.
+        File and its form: cresis, bedmap, rutford, wise_isodyn, pine_island, carlson, cells, xyz (see
+        `deepbedmap_tf.data.picks`), or raster: every valid cell of a gridded file counts as a pick.
+    crs
+        For ``cells`` and ``xyz``: CRS of x and y, by default the region's. The other formats promise theirs.
+    max_quality
+        Leave out picks of a worse QUALITY (1 good, 2 moderate, 3 bad) or of none; by default all are used.
+    variable, mask
+        For ``raster``: as in `RasterSettings`.
+    label
+        What tables and figures call them; radar by default.
     name
         Name that transects refer to; by default the file's name without its ending.
     role
         What the picks are for: ``target`` (trained on), ``score`` (measured against), or any other word.
     vertical_datum, geoid
-        Datum of the heights in the file and the layer that converts them. Files of ``cells`` hold no heights.
+        Datum of the heights in the file and the layer that converts them. Formats that promise a datum need no
+        `vertical_datum`, and files of ``cells`` hold no heights.
     surface
         For ``cells``: input that gives the snow surface, or a raster of its own.
     """
 
     path: str
-    format: Literal["cresis", "cells", "xyz"]
+    format: Literal["cresis", "bedmap", "rutford", "wise_isodyn", "pine_island", "carlson", "cells", "xyz", "raster"]
+    crs: str | None = None
+    max_quality: Annotated[int, Field(ge=1, le=3)] | None = None
+    variable: str | None = None
+    mask: MaskSettings | None = None
+    label: str = "radar"
     name: str | None = None
     role: str = "target"
     vertical_datum: str | None = None
@@ -142,6 +184,14 @@ class TargetSettings(Settings):
         Gridding of picks: tension of the splines, reach of a pick in cells.
     raster
         The product, for ``kind: raster``. Its keys may also stand directly under ``target``.
+    radar
+        For ``kind: raster`` and sparse supervision: name of the picks that are laid over the product.
+    count_scale
+        Sparse supervision weighs a cell with n picks by n / (n + count_scale), the inverse of an error of which one
+        part is common to all picks of a cell and one part averages out.
+    unmeasured_weight
+        Weight, in sparse supervision, of the cells that have a bed but no pick: between flight lines, or of the
+        product.
     """
 
     kind: Literal["picks", "raster"]
@@ -149,6 +199,9 @@ class TargetSettings(Settings):
     tension: Annotated[float, Field(ge=0, lt=1)] = 0.35
     mask_cells: Positive = 3.0
     raster: RasterSettings | None = None
+    radar: str | None = None
+    count_scale: Annotated[float, Field(ge=0)] = 2.0
+    unmeasured_weight: Annotated[float, Field(ge=0, le=1)] = 0.0
 
     @model_validator(mode="before")
     @classmethod
@@ -193,13 +246,34 @@ class TransectSettings(Settings):
 
 
 class HoldoutSettings(Settings):
-    """Boxes (xmin, ymin, xmax, ymax) that are never trained or validated on."""
+    """Areas that are never trained or validated on.
+
+    Attributes
+    ----------
+    test
+        Boxes (xmin, ymin, xmax, ymax).
+    polygons
+        Rings of (x, y) by name.
+    """
 
     test: tuple[Box, ...] = ()
+    polygons: dict[str, tuple[tuple[float, float], ...]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _are_areas(self) -> HoldoutSettings:
+        for box in self.test:
+            if box[2] <= box[0] or box[3] <= box[1]:
+                raise ValueError(f"holdout box {list(box)} is empty; expected [xmin, ymin, xmax, ymax]")
+        for name, ring in self.polygons.items():
+            if len(ring) < 3:
+                raise ValueError(f"holdout polygon {name!r} has {len(ring)} corners, expected 3 or more")
+        return self
 
 
 class TilingSettings(Settings):
-    """Tiling that suits a region's size and resolution; what is given here replaces the configuration's ``data``.
+    """Complete tiles that suit a region; what is given here replaces the configuration's ``data``.
+
+    Sparse supervision is a choice of the configuration and keeps what that says.
 
     Attributes
     ----------
