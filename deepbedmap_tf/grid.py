@@ -278,7 +278,7 @@ def to_datum(heights: xr.DataArray, geoid: xr.DataArray | None, target: str) -> 
         have = f"the layer of {model}" if model else "no geoid layer"
         raise DatumError(
             f"'{name}' is on {source or 'no stated datum'} and is wanted on {target}, but there is {have}; "
-            "name the geoid layer in the region file"
+            f"{_way(source, target)}, named in the region file"
         )
     if not Grid.of(geoid).same_cells(Grid.of(heights)):
         raise GridError(f"'{name}' and its geoid layer lie on different cells; resample the geoid first")
@@ -289,6 +289,16 @@ def to_datum(heights: xr.DataArray, geoid: xr.DataArray | None, target: str) -> 
     converted = heights.copy(data=np.asarray(heights + sign * undulation, dtype=heights.dtype))
     converted.attrs["vertical_datum"] = target
     return converted
+
+
+def _way(source: str | None, target: str) -> str:
+    """Say how heights get from one datum to another."""
+    if source is None:
+        return "state the vertical_datum of the heights and give the geoid layer"
+    geoids = [datum for datum in (source, target) if datum != ELLIPSOID]
+    if len(geoids) == 1:
+        return f"convert with the geoid layer of {geoids[0]}"
+    return f"convert to {ELLIPSOID} with the geoid layer of {source}, then on with that of {target}"
 
 
 def _check_datum(vertical_datum: str | None) -> None:

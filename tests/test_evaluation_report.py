@@ -167,3 +167,22 @@ def test_maps_by_hand() -> None:
     assert scores["half"]["spectral_slope"] == pytest.approx(scores["truth"]["spectral_slope"], abs=1e-9)
     assert scores["half"]["rmse_by_speed"]["50-200"] == pytest.approx(spread / 2, rel=1e-12)
     assert np.isnan(scores["half"]["rmse_by_speed"][">500"])
+
+
+def test_what_is_no_radar_is_not_called_radar(tmp_path: Path) -> None:
+    class OwnBed(StandInRegion):
+        def transect(self, name: str) -> pd.DataFrame:
+            cells = super().transect(name)
+            cells.attrs["label"] = "bed of the file, not radar"
+            return cells
+
+    result = evaluate_region(OwnBed((-1500e3, -500e3, -1470e3, -480e3)), "thwaites", 10.0, predict)
+    table = result.table()
+    assert "points of bed of the file, not radar\nNo radar here: that is the reference" in table
+    assert "radar picks" not in table and "\nRadar" not in table and "\nBed of the file, not radar" in table
+    write(result, tmp_path)
+    metrics = json.loads((tmp_path / "metrics.json").read_text(encoding="utf-8"))
+    assert "radar" not in metrics and metrics["reference"]["count"] > 0
+    assert metrics["_about"]["reference"] == "bed of the file, not radar"
+    header = (tmp_path / "profile.csv").read_text(encoding="utf-8").splitlines()[0].split(",")
+    assert {"reference", "roughness_reference"} <= set(header) and "radar" not in header

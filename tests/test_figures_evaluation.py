@@ -74,3 +74,18 @@ def test_colours_share_round_limits() -> None:
     assert flat[0] <= 12 <= flat[1]
     assert flat[1] > flat[0]
     assert [round_step(value) for value in (0.7, 1.0, 3.0, 12.0, 51.0)] == [1, 1, 5, 20, 100]
+
+
+def test_a_reference_that_covers_the_map_and_has_a_long_name(evaluation: Evaluation, tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    profile = evaluation.comparison.profile
+    many = profile.sample(30_000, replace=True, random_state=1)
+    comparison = replace(evaluation.comparison, profile=many)
+    dense = replace(evaluation, comparison=comparison, scattered=True, reference="bed of the file, not radar")
+    radar = replace(dense, reference="radar")
+    tall = {file.name: _size(file) for file in draw_evaluation(dense, tmp_path / "dense", formats=("png",))}
+    plain = {file.name: _size(file) for file in draw_evaluation(radar, tmp_path / "radar", formats=("png",))}
+    # One line more above the panels, and no axis label beyond them.
+    assert 0.3 < tall["fig6_transect.png"][1] - plain["fig6_transect.png"][1] < 0.8
+    assert tall["fig6_transect.png"][0] == pytest.approx(plain["fig6_transect.png"][0], abs=0.1)

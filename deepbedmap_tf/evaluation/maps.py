@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from numpy.typing import NDArray
 
-from deepbedmap_tf.evaluation.transects import Product, Scores, rmse_by_class
+from deepbedmap_tf.evaluation.transects import Product, Scores, check_datums, rmse_by_class
 from deepbedmap_tf.scoring.metrics import METRICS, psnr, roughness_ratio, roughness_rmse, skill, spectral_slope, ssim
 from deepbedmap_tf.scoring.roughness import shared_roughness
 
@@ -34,6 +34,7 @@ def compare_maps(
         neighbourhoods), its ratio to the truth's and its RMSE, isotropic spectral slope, RMSE by speed class;
         and ``truth`` to its own roughness and slope. All products are scored on the same cells.
     """
+    check_datums(products, truth.attrs.get("vertical_datum"), "truth")
     beds = {product.name: np.asarray(product.bed.values, np.float64) for product in products}
     target = np.asarray(truth.values, np.float64)
     for values in beds.values():

@@ -36,6 +36,9 @@ Predict = Callable[[Any, Any, Bounds], xr.DataArray]
 MakeProduct = Callable[[Any, Bounds], Product]
 """``make(region, bounds)`` gives one further bed to compare."""
 
+RADAR = "radar"
+"""What picks are called where the region file says nothing else; also their key among the scores."""
+
 LABELS = {"bedmachine": "BedMachine", "truth": "Truth"}
 """What tables and figures call references that have no label of their own."""
 
@@ -75,6 +78,8 @@ class Evaluation:
         Name of a map (``window``, ``box 1`` ...) to scores against the truth there.
     about
         What was evaluated with what: written as ``_about``.
+    reference
+        What the picks are: radar, or what stands in for it where there is none.
     """
 
     title: str
@@ -90,18 +95,35 @@ class Evaluation:
     boxes: dict[str, dict[str, Scores]] = field(default_factory=dict)
     maps: dict[str, dict[str, Scores]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    reference: str = RADAR
 
     def metrics(self) -> dict[str, Any]:
-        """Collect the content of ``metrics.json``: products by name, the rest under keys with an underscore."""
-        return {**self.comparison.scores, "_boxes": self.boxes, "_maps": self.maps, "_about": self.about}
+        """Collect the content of ``metrics.json``: products by name, the rest under keys with an underscore.
+
+        What the products are compared with has the key ``radar`` where it is radar, ``reference`` where it is not.
+        """
+        scores, boxes = self.comparison.scores, self.boxes
+        if self.reference != RADAR:
+            scores = _renamed(scores)
+            boxes = {name: _renamed(each) for name, each in boxes.items()}
+        return {**scores, "_boxes": boxes, "_maps": self.maps, "_about": self.about}
+
+    def profile(self) -> pd.DataFrame:
+        """Return the content of ``profile.csv``, with the same names as `metrics`."""
+        if self.reference == RADAR:
+            return self.comparison.profile
+        return self.comparison.profile.rename(columns=lambda name: name.replace(RADAR, "reference"))
 
     def table(self) -> str:
         """Format the scores for a console."""
         labels = {product.name: product.label for product in self.products}
-        heading = f"{self.title}: {self.comparison.scores['radar']['count']} radar picks"
+        count = self.comparison.scores["radar"]["count"]
+        heading = f"{self.title}: {count} radar picks"
+        if self.reference != RADAR:
+            heading = f"{self.title}: {count} points of {self.reference}\nNo radar here: that is the reference"
         if learned := self.about.get("learned_from"):
             heading += f"; the network learned from {' and '.join(learned)}"
-        return format_tables(heading, self.comparison.scores, self.boxes, self.maps, labels)
+        return format_tables(heading, self.comparison.scores, self.boxes, self.maps, labels, self.reference)
 
 
 def evaluate_region(
@@ -126,6 +148,7 @@ def evaluate_region(
         For an unknown transect, picks without values, inputs that are missing.
     """
     picks = region.transect(transect).reset_index(drop=True)
+    reference = str(picks.attrs.get("label", RADAR))
     scattered = region.transects[transect].order == "principal"
     bounds = window_around(
         picks["x"].to_numpy(np.float64), picks["y"].to_numpy(np.float64), region.bounds, 4 * region.resolution
@@ -162,6 +185,7 @@ def evaluate_region(
         for number, box in enumerate(held_out_boxes(region), start=1):
             maps[f"box {number}"] = _score_box(region, model, predict, box, extra)
     about = _about(region, transect, bounds, comparison, getattr(model, "metadata", {}))
+    about["reference"] = reference
     return Evaluation(
         title=about["title"],
         transect=transect,
@@ -176,6 +200,7 @@ def evaluate_region(
         boxes=boxes,
         maps=maps,
         about=about,
+        reference=reference,
     )
 
 
@@ -238,7 +263,7 @@ def write(evaluation: Evaluation, out: Path) -> list[Path]:
         When the folder can't be written.
     """
     metrics = json.dumps(_plain(evaluation.metrics()), indent=2, allow_nan=False) + "\n"
-    profile = evaluation.comparison.profile
+    profile = evaluation.profile()
     columns = {name: _decimals(name) for name in profile.columns}
     rounded = profile.round({name: digits for name, digits in columns.items() if digits is not None})
     paths = [out / "metrics.json", out / "profile.csv"]
@@ -309,7 +334,7 @@ def _about(
         "picks": len(comparison.profile),
         "picks_scored": comparison.scores["radar"]["count"],
         "roughness": {
-            "rule": "population standard deviation over the radar cells in 5 x 5, every product on the same cells",
+            "rule": "population standard deviation over the cells with picks in 5 x 5, every product on the same cells",
             "fewest_cells": comparison.min_count,
             "cells": comparison.roughness_cells,
         },
@@ -319,6 +344,10 @@ def _about(
         "citations": list(region.citations),
         "version": __version__,
     }
+
+
+def _renamed(scores: Mapping[str, Scores]) -> dict[str, Scores]:
+    return {"reference" if name == RADAR else name: values for name, values in scores.items()}
 
 
 def _learned_from(metadata: Mapping[str, Any]) -> list[str]:

@@ -26,6 +26,7 @@ def format_tables(
     boxes: Mapping[str, Mapping[str, Scores]],
     maps: Mapping[str, Mapping[str, Scores]],
     labels: Mapping[str, str],
+    reference: str = "radar",
 ) -> str:
     """Format the scores against radar, in all and by box, and those against the truth on maps.
 
@@ -39,14 +40,17 @@ def format_tables(
         The same against radar in each held-out box, and against the truth on each map.
     labels
         Product name to what the table calls it.
+    reference
+        What the picks are, if not radar.
     """
-    labels = {**labels, "radar": "Radar", "truth": "Truth"}
+    labels = {**labels, "radar": reference[:1].upper() + reference[1:], "truth": "Truth"}
+    picks = "radar picks" if reference == "radar" else "points of it"
     parts = [heading, _table(scores, labels)]
     speeds = _speed_table(scores, labels)
     if speeds:
         parts += ["RMSE (m) at the picks by ice speed (m/yr)", speeds]
     for name, each in boxes.items():
-        parts += [f"Held-out {name}: {each['radar']['count']} radar picks", _table(each, labels)]
+        parts += [f"Held-out {name}: {each['radar']['count']} {picks}", _table(each, labels)]
     for name, each in maps.items():
         parts += [f"Against the true bed, {name}: {each['truth']['count']} cells", _table(each, labels)]
         speeds = _speed_table(each, labels)

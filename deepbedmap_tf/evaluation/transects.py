@@ -25,7 +25,7 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from deepbedmap_tf.errors import DataError
-from deepbedmap_tf.grid import Grid
+from deepbedmap_tf.grid import Grid, require_same_datum
 from deepbedmap_tf.scoring.metrics import METRICS, rmse, skill, spectral_slope_along
 from deepbedmap_tf.scoring.roughness import MIN_COUNT, roughness, shared_roughness
 
@@ -185,6 +185,7 @@ def compare(
     DataError
         When a column is missing, or no pick lies on any product.
     """
+    check_datums(products, picks.attrs.get("vertical_datum"), "picks")
     missing = [column for column in ("x", "y", "bed") if column not in picks]
     if missing:
         raise DataError(f"the transect's picks have no column '{missing[0]}'; expected x, y, bed (m)")
@@ -225,6 +226,30 @@ def compare(
     if speed is not None:
         scores["radar"]["count_by_speed"] = count_by_class(speed[common])
     return Comparison(scores, profile, min_count, int(scored.sum()))
+
+
+def check_datums(products: Sequence[Product], datum: str | None, name: str) -> None:
+    """Refuse to compare heights above different datums.
+
+    Parameters
+    ----------
+    products
+        Beds; each says its datum in ``attrs["vertical_datum"]``.
+    datum, name
+        Datum of what they are compared with, None if it is not stated, and its name for the message.
+
+    Raises
+    ------
+    DatumError
+        When two datums differ, or one product says its datum and another does not. Where nobody says anything, as
+        with plain arrays, there is nothing to compare.
+    """
+    stated = [(product.name, product.bed.attrs.get("vertical_datum")) for product in products]
+    stated += [(name, datum)] if datum is not None else []
+    if any(found is not None for _, found in stated):
+        first, wanted = stated[0]
+        for other, found in stated[1:]:
+            require_same_datum(wanted, found, (first, other))
 
 
 def class_name(low: float, high: float) -> str:

@@ -41,10 +41,11 @@ def draw_evaluation(evaluation: Evaluation, out: Path, formats: Sequence[str] = 
     beds = {product.name: product for product in evaluation.products}
     model, smooth = beds["deepbedmap"], beds["bicubic"]
     profile = evaluation.comparison.profile
+    reference_label = evaluation.reference[:1].upper() + evaluation.reference[1:]
     panels = [
         RoughnessPanel(f"{model.label}: roughness", roughness(model.bed)),
         RoughnessPanel(
-            "Radar: roughness" if evaluation.scattered else "Radar: roughness along its lines",
+            f"{reference_label}: roughness" + ("" if evaluation.scattered else " along its lines"),
             _radar_points(evaluation),
         ),
     ]
@@ -60,7 +61,7 @@ def draw_evaluation(evaluation: Evaluation, out: Path, formats: Sequence[str] = 
     return [
         *draw_perspectives(_close(views, profile), out / "fig3_perspectives", title, formats),
         *draw_maps(model.bed, panels, profile, out / "fig5_maps", title, f"{model.label}: bed elevation", formats),
-        *along(profile, evaluation.products, out / "fig6_transect", title, formats),
+        *along(profile, evaluation.products, out / "fig6_transect", title, formats, reference_label),
     ]
 
 

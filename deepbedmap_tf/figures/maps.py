@@ -34,6 +34,10 @@ GAP_ACROSS, GAP_DOWN = 1.3, 1.0
 """Room between panels, cm: for their headings and axes."""
 
 
+MOST_COVERED = 0.3
+"""Where picks lie in more than this share of the cells, they would hide the bed and are not drawn."""
+
+
 @dataclass(frozen=True)
 class RoughnessPanel:
     """One map of roughness: of a grid, or of points along flight lines.
@@ -75,7 +79,7 @@ def draw_maps(
     panels
         Roughness, one panel each.
     picks
-        Columns x, y: the transect, drawn on the bed.
+        Columns x, y: the transect, drawn on the bed unless it covers it.
     path
         File without its ending.
     title
@@ -104,7 +108,9 @@ def draw_maps(
             frame=layout.frame(0),
             nan_transparent=True,
         )
-        figure.plot(x=picks["x"] / 1000, y=picks["y"] / 1000, style="c0.8p", fill="black")
+        covered = len(picks) / bed.size
+        if covered < MOST_COVERED:
+            figure.plot(x=picks["x"] / 1000, y=picks["y"] / 1000, style=_point_style(covered), fill="black")
         _heading(figure, 0, bed_label)
         figure.text(position="TL", justify="BL", offset="0c/0.75c", text=title, font="11p,Helvetica-Bold", no_clip=True)
         bar = f"JBC+w{layout.width * 0.8}c/0.3c+h+o0c/{layout.bar_offset(0)}c+e"
@@ -166,6 +172,10 @@ class _Layout:
     def bar_offset(self, column: int) -> float:
         """Distance from the panel of the first row down to the bars below the last one, cm."""
         return (self.rows - 1) * (self.height + GAP_DOWN) + 1.25
+
+
+def _point_style(covered: float) -> str:
+    return "c0.8p" if covered < 0.05 else "c0.35p"
 
 
 def _letter(number: int) -> str:

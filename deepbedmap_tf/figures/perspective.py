@@ -146,7 +146,7 @@ class _Frame:
         tick = round_step((xmax - xmin) / (width / 1.3))
         # Annotations at least 4 mm apart on the page.
         z_tick = round_step((high - low) * 0.4 / (zsize * np.cos(np.radians(ELEVATION))))
-        upright = [f"za{z_tick:g}+lz (m)", "SWenZ"] if z_tick < high - low and not view.difference else ["SWen"]
+        upright = [f"za{z_tick:g}", "SWenZ"] if z_tick < high - low and not view.difference else ["SWen"]
         figure.grdview(
             gmt_grid(view.heights, 1000),
             region=[xmin, xmax, ymin, ymax, low, high],

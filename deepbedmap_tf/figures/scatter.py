@@ -15,9 +15,20 @@ from deepbedmap_tf.scoring.metrics import bias, rmse
 SIDE, GAP_ACROSS, GAP_DOWN = 5.0, 1.7, 2.0
 """Of a panel, and between panels, cm."""
 
+MOST_POINTS = 15_000
+"""More are thinned out evenly; the scores in the panels are those of all."""
+
+LONGEST_LABEL = 12
+"""Letters of a reference's name that fit on an axis; a longer one goes into the heading."""
+
 
 def draw_scatter(
-    profile: pd.DataFrame, products: Sequence[Product], path: Path, title: str, formats: Sequence[str] = FORMATS
+    profile: pd.DataFrame,
+    products: Sequence[Product],
+    path: Path,
+    title: str,
+    formats: Sequence[str] = FORMATS,
+    reference: str = "Radar",
 ) -> list[Path]:
     """Draw each product's elevation and roughness over the radar's, a column a product, with the line of equality.
 
@@ -31,6 +42,8 @@ def draw_scatter(
         File without its ending.
     title
         Heading of the figure.
+    reference
+        What column radar holds.
 
     Returns
     -------
@@ -40,6 +53,13 @@ def draw_scatter(
     import pygmt
 
     names = ["radar", *(product.name for product in products)]
+    # The picks that the scores are of: those where every product has a bed.
+    profile = profile[np.isfinite(profile[names]).all(axis=1)]
+    step = max(1, len(profile) // MOST_POINTS)
+    short = reference if len(reference) <= LONGEST_LABEL else "Reference"
+    headings = [(0.75, "11p,Helvetica-Bold", title)]
+    if short != reference:
+        headings = [(0.7, "9p", f"Reference: {reference[:1].lower()}{reference[1:]}"), (1.2, *headings[0][1:])]
     rows = (("", "bed", names), ("roughness_", "roughness", [f"roughness_{name}" for name in names]))
     figure = pygmt.Figure()
     with pygmt.config(**CONFIGURATION):
@@ -59,13 +79,13 @@ def draw_scatter(
                     region=[low, high, low, high],
                     projection=f"X{SIDE}c/{SIDE}c",
                     frame=[
-                        f"xa{tick:g}f{tick / 2:g}g{tick:g}+lRadar {quantity} (m)",
+                        f"xa{tick:g}f{tick / 2:g}g{tick:g}+l{short} {quantity} (m)",
                         f"ya{tick:g}f{tick / 2:g}g{tick:g}" + (f"+lProduct's {quantity} (m)" if column == 0 else ""),
                         "WSen",
                     ],
                 )
                 shown = profile[f"{prefix}{product.name}"].to_numpy(np.float64)
-                figure.plot(x=radar, y=shown, style="c1.6p", fill=product.colour, transparency=40)
+                figure.plot(x=radar[::step], y=shown[::step], style="c1.6p", fill=product.colour, transparency=40)
                 figure.plot(x=[low, high], y=[low, high], pen="0.8p,black")
                 figure.text(
                     position="TL",
@@ -82,13 +102,6 @@ def draw_scatter(
                     font="8p",
                     fill="white@25",
                 )
-                if row == 0 and column == 0:
-                    figure.text(
-                        position="TL",
-                        justify="BL",
-                        offset="0c/0.75c",
-                        text=title,
-                        font="11p,Helvetica-Bold",
-                        no_clip=True,
-                    )
+                for up, font, text in headings if row == 0 and column == 0 else ():
+                    figure.text(position="TL", justify="BL", offset=f"0c/{up}c", text=text, font=font, no_clip=True)
     return save(figure, path, formats)

@@ -38,6 +38,7 @@ def draw_transect(
     path: Path,
     title: str,
     formats: Sequence[str] = FORMATS,
+    reference: str = "Radar",
 ) -> list[Path]:
     """Draw the products over the radar along the track: elevation above, roughness below.
 
@@ -53,6 +54,8 @@ def draw_transect(
         File without its ending.
     title
         Heading of the figure.
+    reference
+        What column radar holds.
 
     Returns
     -------
@@ -85,7 +88,7 @@ def draw_transect(
             panel.draw(figure, products, "Distance along the track (km)" if last else "")
             _letter(figure, f"({'abc'[number]})")
             if number == 0:
-                _legend(figure, products)
+                _legend(figure, products, reference)
                 figure.text(
                     position="TL", justify="BL", offset="0c/0.95c", text=title, font="11p,Helvetica-Bold", no_clip=True
                 )
@@ -161,8 +164,8 @@ def _limits(values: NDArray[np.float64]) -> tuple[float, float]:
     return low - margin, high + margin
 
 
-def _legend(figure: pygmt.Figure, products: Sequence[Product]) -> None:
-    lines = [f"N {len(products) + 1}", f"S 0.3c c 3.5p {RADAR_COLOUR} - 0.7c Radar"]
+def _legend(figure: pygmt.Figure, products: Sequence[Product], reference: str) -> None:
+    lines = [f"N {len(products) + 1}", f"S 0.3c c 3.5p {RADAR_COLOUR} - 0.7c {reference}"]
     for product in products:
         lines.append(f"S 0.3c - 0.5c - 1.2p,{product.colour} 0.7c {product.label}")
     figure.legend(spec=io.StringIO("\n".join(lines) + "\n"), position=f"JTL+jBL+w{WIDTH}c+o0c/0.05c", box=False)
