@@ -114,6 +114,84 @@ def prepare(region: Path, out: Path, config: Path, data_dir: Path | None, overri
     click.echo(f"{store}: {counts} tiles, leak fraction {tiles.attrs['leak_fraction']}")
 
 
+@command(main)
+@click.argument("products", nargs=-1, metavar="[PRODUCT]...")
+@click.option("--list", "listing", is_flag=True, help="Show products with state, size, licence and citation.")
+@click.option("--verify", is_flag=True, help="With --list: compare the checksums of what is there.")
+def fetch(products: tuple[str, ...], listing: bool, verify: bool) -> None:
+    """Download public products, or single files of them (PRODUCT/FILE), into $DEEPBEDMAP_DATA_DIR.
+
+    A download that was cut off goes on where it ended.
+    """
+    from deepbedmap_tf.data.fetching import fetch as fetch_products
+    from deepbedmap_tf.data.product_states import product_states, product_table
+
+    if listing or verify or not products:
+        click.echo(product_table(product_states(products, verify), files=bool(products)))
+        if not products:
+            click.echo("fetch some with: deepbedmap fetch PRODUCT...", err=True)
+        return
+    ask = _ask_for_login if sys.stdin.isatty() else None
+    for each in fetch_products(products, sys.stderr.isatty(), ask):
+        done = "downloaded" if each.downloaded else "was there"
+        click.echo(f"{each.path}: {done}, {each.checksum or 'not compared with a checksum'}")
+
+
+def _ask_for_login(host: str) -> tuple[str, str]:
+    click.echo(f"{host} wants a login (it is not stored)", err=True)
+    return click.prompt("user name", err=True), click.prompt("password", hide_input=True, err=True)
+
+
+@command(main)
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@click.option("--bounds", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="Edges in metres; the whole region.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write, *.nc.")
+def predict(
+    model: Path, region: Path, data_dir: Path | None, bounds: tuple[float, float, float, float] | None, out: Path
+) -> None:
+    """Map the bed of a region, or of a part of it, to a NetCDF file."""
+    from deepbedmap_tf.inference.predict import predict_to_file
+
+    click.echo(predict_to_file(model, region, data_dir, bounds, out))
+
+
+@command(main, "cross-validate")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), default=Path("configs/byrd.yml"), show_default=True
+)
+@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@click.option("--initial", type=click.Path(path_type=Path), help="Exported model that every fold starts from.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the folds; goes on where it ended."
+)
+@click.option("--fold", "only", multiple=True, type=int, help="Only this fold, counted from 0; may be repeated.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting.")
+def cross_validate(
+    config_file: Path,
+    region: Path,
+    data_dir: Path | None,
+    initial: Path | None,
+    out: Path,
+    only: tuple[int, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a network a fold and score it, beside baselines, at radar cells that its training never saw."""
+    from deepbedmap_tf.config import load_config
+    from deepbedmap_tf.evaluation.crossvalidation import cross_validate as run
+    from deepbedmap_tf.evaluation.crossvalidation import table
+
+    result = run(load_config(config_file, overrides), region, out, data_dir, initial, only or None, sys.stderr.isatty())
+    for number, scores in enumerate(result["folds"]):
+        click.echo(
+            f"\nfold {only[number] if only else number}: {scores['bicubic']['count']:.0f} radar cells\n{table(scores)}"
+        )
+    click.echo(f"\nmean and standard deviation over the folds\n{table(result['mean'], result['spread'])}")
+    click.echo(f"\n{out / 'metrics.json'}")
+
+
 @command(main, "import-chainer")
 @click.argument("weights", type=click.Path(path_type=Path))
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
@@ -201,7 +279,7 @@ def train_and_export(
         data_config = config.data.model_copy(update={"regions": tuple(str(each) for each in regions)})
         config = config.model_copy(update={"data": data_config})
     files = tuple(Path(each) for each in config.data.regions)
-    weights = None
+    weights, ancestry = None, None
     if initial is not None:
         model = load_model(initial)
         if model.config != config.generator:
@@ -209,6 +287,7 @@ def train_and_export(
                 f"{initial} has another architecture than {config_file}; start from a model of the same settings"
             )
         weights = model.weights()
+        ancestry = model.ancestry
     data = load_training_data(config, files, data_dir)
     synthetic = all(part["synthetic"] for part in data.provenance)
     leaks = [part["leak_fraction"] for part in data.provenance]
@@ -233,7 +312,10 @@ def train_and_export(
             "name": out.name,
             "title": f"DeepBedMap, {config.name} configuration{', SYNTHETIC training data' if synthetic else ''}",
             "synthetic": synthetic,
-            "citations": sorted({citation for part in data.provenance for citation in part["citations"]}),
+            "citations": sorted(
+                {citation for part in data.provenance for citation in part["citations"]}
+                | set((ancestry or {}).get("citations", ()))
+            ),
             "config": config.model_dump(mode="json"),
             "resolution": data.provenance[0]["resolution"],
             "training_data": {"hash": data.data_hash, "stores": data.provenance},
@@ -243,7 +325,7 @@ def train_and_export(
                 "precision": run.precision,
                 "tiles": len(data.train),
                 "git_revision": git_revision(),
-                "initial": str(initial) if initial else None,
+                "initial": ancestry,
             },
             "metrics": run.history[-1] if run.history else {},
         }

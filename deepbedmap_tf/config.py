@@ -108,11 +108,15 @@ class DiscriminatorConfig(Settings):
         Judge the bed relative to its tile mean and scaled by 100 m instead of raw metres.
     initial_scale
         Factor on the He-normal standard deviation of every kernel.
+    sees
+        ``everything``, or ``measured``: of both beds only the cells with radar, on the bicubic low-resolution bed, so
+        that nothing made up by gridding counts as real.
     """
 
     tile_size: Annotated[int, Field(ge=32)] = 36
     normalise: bool = False
     initial_scale: Annotated[float, Field(gt=0)] = 0.1
+    sees: Literal["everything", "measured"] = "everything"
 
 
 class LossConfig(Settings):
@@ -131,11 +135,14 @@ class StructuralConfig(Settings):
         Side of the uniform window, cells.
     c1, c2
         Stabilising constants, m2. The published code used 1e-4 and 9e-4, those of an image with a range of 1.
+    least_cells
+        With sparse supervision, cells with radar that a window needs to count.
     """
 
     window: Annotated[int, Field(ge=3)] = 9
     c1: Annotated[float, Field(gt=0)] = 1e-4
     c2: Annotated[float, Field(gt=0)] = 9e-4
+    least_cells: Annotated[int, Field(ge=2)] = 8
 
 
 class OptimizerConfig(Settings):
@@ -185,6 +192,15 @@ class DataConfig(Settings):
         Random flips and quarter turns, VX and VY turned along.
     max_tiles
         At most so many training tiles, drawn with the seed; None for all.
+    supervision
+        ``complete``: only windows whose bed is known in every cell. ``sparse``: windows with radar in at least
+        `minimum_coverage` of their cells, every cell weighed by what is known of it; then it is cells that are dealt to
+        splits, and `buffer` is the distance between the cells that two splits are measured on.
+    minimum_coverage
+        Least share of a window's cells that hold radar, for sparse supervision.
+    folds, fold
+        Blocked cross-validation: the blocks are dealt to so many folds, and this one is validated on. None deals by
+        `validation_fraction`.
     """
 
     regions: tuple[str, ...] = ("configs/regions/synthetic.yml",)
@@ -195,6 +211,16 @@ class DataConfig(Settings):
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.15
     augment: bool = True
     max_tiles: Annotated[int, Field(ge=1)] | None = None
+    supervision: Literal["complete", "sparse"] = "complete"
+    minimum_coverage: Annotated[float, Field(gt=0, le=1)] = 0.05
+    folds: Annotated[int, Field(ge=2)] | None = None
+    fold: Annotated[int, Field(ge=0)] = 0
+
+    @model_validator(mode="after")
+    def _fold_is_one_of_them(self) -> DataConfig:
+        if self.fold >= (self.folds or 1):
+            raise ValueError(f"fold is {self.fold} but there are {self.folds or 'no'} folds; they count from 0")
+        return self
 
 
 class TrainingConfig(Settings):

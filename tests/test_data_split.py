@@ -14,11 +14,19 @@ from deepbedmap_tf.data.split import (
     VALIDATION,
     complete_windows,
     covered_cells,
+    deal_folds,
     leak_fraction,
+    split_cells,
     split_windows,
     window_sums,
 )
 from deepbedmap_tf.errors import ConfigError
+
+
+def boxed(shape, box):
+    held = np.zeros(shape, bool)
+    held[box[0] : box[2], box[1] : box[3]] = True
+    return held
 
 
 @given(
@@ -71,7 +79,7 @@ def test_windows_of_different_splits_keep_their_distance(seed, size, stride, blo
     try:
         labels = split_windows(
             rows, columns, size, valid.shape, block_size=block, buffer=buffer, validation_fraction=0.2, seed=seed,
-            test_boxes=[box],
+            test=boxed(valid.shape, box),
         )  # fmt: skip
     except ConfigError:
         assume(False)
@@ -90,7 +98,8 @@ def test_nothing_near_a_test_box_is_trained_on_even_where_no_window_lies_in_it()
     # A box smaller than a window: no test window, and still nothing near it may be learned from.
     box = (20, 20, 22, 22)
     labels = split_windows(
-        rows, columns, 4, (40, 40), block_size=10, buffer=3, validation_fraction=0.2, seed=0, test_boxes=[box]
+        rows, columns, 4, (40, 40), block_size=10, buffer=3, validation_fraction=0.2, seed=0,
+        test=boxed((40, 40), box),
     )  # fmt: skip
     assert not (labels == TEST).any()
     kept = (labels == TRAIN) | (labels == VALIDATION)
@@ -143,3 +152,55 @@ def test_impossible_splits_say_what_to_change():
         split_windows(rows, columns, 8, (30, 30), block_size=6, buffer=0, validation_fraction=0.2, seed=0)
     with pytest.raises(ConfigError, match=r"no tile is left to train on after a buffer of 40 cells"):
         split_windows(rows, columns, 8, (30, 30), block_size=15, buffer=40, validation_fraction=0.2, seed=0)
+
+
+@given(
+    seed=st.integers(0, 1000),
+    folds=st.integers(2, 6),
+    block=st.integers(6, 14),
+    buffer=st.integers(0, 5),
+    density=st.floats(0.02, 0.3),
+)
+def test_folds_of_cells_are_disjoint_cover_all_radar_and_keep_their_distance(seed, folds, block, buffer, density):
+    measured = np.random.default_rng(seed).random((48, 60)) < density
+    test = boxed(measured.shape, (0, 0, 8, 10))
+    scored = np.zeros(measured.shape, int)
+    for fold in range(folds):
+        try:
+            train, validation = split_cells(
+                measured, block_size=block, buffer=buffer, validation_fraction=0.2, seed=seed, test=test, folds=folds,
+                fold=fold,
+            )  # fmt: skip
+        except ConfigError:
+            assume(False)
+        scored += validation & measured
+        places = [np.argwhere(cells) for cells in (train, validation, test)]
+        for one, other in ((0, 1), (0, 2), (1, 2)):
+            apart = np.abs(places[one][::7, None] - places[other][None]).max(axis=-1)
+            assert apart.min() > buffer
+    near_test = boxed(measured.shape, (0, 0, 8 + buffer, 10 + buffer))
+    np.testing.assert_array_equal(scored, measured & ~near_test)
+
+
+def test_folds_hold_about_the_same():
+    counts = np.random.default_rng(3).integers(50, 1000, 40)
+    held = np.bincount(deal_folds(counts, 5, seed=1), weights=counts)
+    assert held.max() / held.min() < 1.05
+
+
+def test_folds_of_windows_validate_every_block_once():
+    rows, columns = complete_windows(np.ones((64, 64), bool), 8, 4)
+    settings_ = {"block_size": 16, "buffer": 8, "validation_fraction": 0.1, "seed": 2, "folds": 4}
+    labels = [split_windows(rows, columns, 8, (64, 64), **settings_, fold=fold) for fold in range(4)]
+    whole = ((rows % 16) <= 8) & ((columns % 16) <= 8)
+    np.testing.assert_array_equal(sum((each == VALIDATION).astype(int) for each in labels), whole.astype(int))
+    for each in labels:
+        assert leak_fraction(rows, columns, each, 8, (64, 64)) == 0
+
+
+def test_more_folds_than_blocks_with_radar_are_refused():
+    measured = boxed((40, 40), (0, 0, 10, 20))
+    with pytest.raises(ConfigError, match="2 blocks of 10 cells hold radar, expected 5"):
+        split_cells(measured, block_size=10, buffer=0, validation_fraction=0.2, seed=0, folds=5)
+    with pytest.raises(ConfigError, match="no radar is left"):
+        split_cells(measured, block_size=10, buffer=30, validation_fraction=0.5, seed=0, folds=2)

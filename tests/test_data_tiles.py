@@ -196,3 +196,78 @@ def test_byrd_tiles_from_the_real_files(root, shared, tmp_path):
     assert len(tiles.select("train")) > 300 and len(tiles.select("validation")) > 20 and len(tiles.select("test")) > 20
     means = tiles.bed.reshape(-1, 9, 4, 9, 4).mean(axis=(2, 4))
     np.testing.assert_allclose(means, tiles.inputs["bed_lowres"][:, 1:-1, 1:-1, 0], atol=0.01)
+
+
+@pytest.fixture
+def with_radar(tmp_path, content):
+    """Two flight lines over the planes, 7 m above the product; several picks in some cells."""
+    xmin, ymin, xmax, ymax = content["bounds"]
+    along = np.arange(xmin + 125, xmax, 250.0)
+    x = np.concatenate([along, along, along[:40] + 30])
+    y = np.concatenate(
+        [np.full(along.size, ymax - 8125.0), np.full(along.size, ymax - 30125.0), np.full(40, ymax - 8125.0)]
+    )
+    bed = Grid.from_bounds((xmin, ymin, xmax, ymax), 250)
+    plane = ramp(bed, -500)
+    row, column = ((ymax - y) // 250).astype(int), ((x - xmin) // 250).astype(int)
+    table = "\n".join(f"{a},{b},{c}" for a, b, c in zip(x, y, plane[row, column] + 7.0, strict=True))
+    (tmp_path / "radar.csv").write_text(f"x,y,z\n{table}\n", encoding="utf-8")
+    content["picks"] = [{"path": "radar.csv", "format": "xyz", "role": "score", "vertical_datum": "ellipsoid:WGS84"}]
+    content["target"] |= {"radar": "radar", "count_scale": 2.0, "unmeasured_weight": 0.1}
+    return content
+
+
+SPARSE = CONFIG.model_copy(update={"supervision": "sparse", "minimum_coverage": 0.02, "buffer": 3, "block_size": 40})
+
+
+def test_sparse_tiles_carry_the_weight_of_their_own_split_alone(tmp_path, with_radar):
+    tiles = prepared(tmp_path, with_radar, SPARSE)
+    assert tiles.weight is not None and tiles.weight.shape == tiles.bed.shape
+    found = {round(float(value), 4) for value in np.unique(tiles.weight)}
+    # One pick of k = 2 weighs a third, two picks a half, the product a tenth; cells of another split nothing.
+    assert found == {0.0, 0.1, 0.3333, 0.5}
+    radar = tiles.weight > 0.2
+    size = tiles.bed.shape[1]
+    assert (radar.mean(axis=(1, 2, 3)) >= 0.02).all()
+    used = {}
+    for index in range(len(tiles)):
+        x, y = tiles.x[index], tiles.y[index]
+        plane = ramp(Grid.from_bounds((x, y - 250 * size, x + 250 * size, y), 250), -500)
+        known = radar[index, ..., 0]
+        np.testing.assert_allclose(tiles.bed[index, ..., 0][known], plane[known] + 7, atol=2e-3)
+        place = used.setdefault(int(tiles.split[index]), set())
+        rows, columns = np.nonzero(known)
+        place.update(zip((y - 250 * rows).tolist(), (x + 250 * columns).tolist(), strict=True))
+    assert set(used) == {SPLITS["train"], SPLITS["validation"]}
+    assert not used[0] & used[1] and tiles.attrs["leak_fraction"] == 0
+
+
+def test_sparse_supervision_needs_radar_to_be_named(tmp_path, content):
+    with pytest.raises(ConfigError, match="needs `radar` under `target`"):
+        prepared(tmp_path, content, SPARSE)
+
+
+def test_tiles_with_and_without_weights_are_not_mixed(tmp_path, with_radar):
+    tiles = prepared(tmp_path, with_radar, SPARSE)
+    from dataclasses import replace
+
+    with pytest.raises(DataError, match="with and without weights"):
+        Tiles.concatenate([tiles, replace(tiles, weight=None)])
+
+
+def test_a_polygon_is_held_out_like_a_box(tmp_path, content):
+    xmin, ymin, _, _ = content["bounds"]
+    ring = [[xmin, ymin], [xmin + 20000, ymin], [xmin, ymin + 20000]]
+    content["holdout"] = {"polygons": {"corner": ring}}
+    region = load(tmp_path, content)
+    inside = region.held_out
+    assert inside[-1, 0] and not inside[0].any() and not inside[-1, -1]
+    assert inside.sum() * 250**2 == pytest.approx(2e8, rel=0.05)
+    tiles = prepared(tmp_path, content)
+    train = tiles.select("train")
+    reach = 36 * 250
+    # The window's corner nearest to the polygon lies beyond its sloping side by the buffer.
+    assert ((train.x - xmin) + (train.y - reach - ymin) >= 20000).all()
+    content["holdout"] = {"polygons": {"corner": ring[:2]}}
+    with pytest.raises(ConfigError, match="2 corners"):
+        load(tmp_path, content)

@@ -201,3 +201,23 @@ def test_training_learns() -> None:
         errors.append(float(gan.train_step((inputs, truth))["content"]))
     assert errors == sorted(errors, reverse=True)
     assert errors[-1] < errors[0] - 0.1
+
+
+def test_a_bed_known_in_places_trains_on_those_alone() -> None:
+    inputs, truth = BATCH
+    weight = np.zeros(truth.shape, np.float32)
+    weight[:, 5:30:3, 4:33] = 0.7
+    config = with_terms("content", "adversarial", "topographic", "structural", ema_momentum=None)
+    config = config.model_copy(update={"discriminator": config.discriminator.model_copy(update={"sees": "measured"})})
+    results = []
+    for elsewhere in (0.0, 5000.0):
+        gan = make_gan(config)
+        logs = gan.train_step((inputs, tf.where(weight > 0, truth, elsewhere), tf.constant(weight)))
+        results.append((gan.generator.get_weights(), gan.discriminator.get_weights(), float(logs["rmse"])))
+    for first, second in zip(results[0][0], results[1][0], strict=True):
+        np.testing.assert_array_equal(first, second)
+    for first, second in zip(results[0][1], results[1][1], strict=True):
+        np.testing.assert_array_equal(first, second)
+    bed = make_gan(config).generator(inputs, training=True)
+    error = (bed - truth).numpy()[weight > 0]
+    assert results[0][2] == pytest.approx(float(np.sqrt(np.mean(error.astype(float) ** 2))), rel=1e-4)

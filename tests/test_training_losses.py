@@ -223,3 +223,65 @@ def test_total_weighs_the_terms_that_are_configured() -> None:
     assert float(diagnostics["structural"]) == single["structural"], "terms are reported without their weight"
     assert set(diagnostics) == {"structural", "ssim", "topographic", "coarse_bias"}
     assert float(generator_loss(outcome, [])[0]) == 0
+
+
+def test_a_weight_of_one_everywhere_changes_no_loss() -> None:
+    generator = np.random.default_rng(8)
+    truth, bed = (tf.constant(generator.normal(-900, 60, (2, 36, 36, 1))) for _ in range(2))
+    ones = tf.ones_like(bed)
+    assert float(content_loss(truth, bed, ones)[0]) == pytest.approx(float(content_loss(truth, bed)[0]), rel=1e-12)
+    plain = float(structural_similarity(truth, bed))
+    assert float(structural_similarity(truth, bed, weight=ones)) == pytest.approx(plain, rel=1e-9)
+    assert float(structural_similarity(truth, bed, weight=0.3 * ones)) == pytest.approx(plain, rel=1e-9)
+
+
+def test_cells_without_weight_change_nothing_and_get_no_gradient() -> None:
+    generator = np.random.default_rng(9)
+    truth, bed = generator.normal(-900, 60, (2, 2, 36, 36, 1))
+    weight = (generator.random((2, 36, 36, 1)) < 0.2).astype(float) * generator.random((2, 36, 36, 1))
+    other = np.where(weight > 0, truth, generator.normal(3000, 500, truth.shape))
+
+    def losses(target: np.ndarray) -> tuple[list[float], list[np.ndarray]]:
+        values, gradients = [], []
+        for loss in (content_loss, lambda t, b, w: structural_loss(t, b, None, w)):
+            variable = tf.Variable(bed)
+            with tf.GradientTape() as tape:
+                value = loss(tf.constant(target), variable, tf.constant(weight))[0]
+            values.append(float(value))
+            gradients.append(tape.gradient(value, variable).numpy())
+        return values, gradients
+
+    (first, gradients), (second, _) = losses(truth), losses(other)
+    assert first == pytest.approx(second, rel=1e-9)
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
+        assert np.abs(gradient[weight == 0]).max() == 0 and np.abs(gradient[weight > 0]).max() > 0
+
+
+def test_weighted_structural_similarity_by_hand() -> None:
+    generator = np.random.default_rng(10)
+    truth, bed = generator.normal(-500, 40, (2, 1, 9, 9, 1))
+    weight = np.where(generator.random((1, 9, 9, 1)) < 0.3, generator.random((1, 9, 9, 1)), 0)
+    config = StructuralConfig(window=9, least_cells=8)
+    w = weight.ravel() / weight.sum()
+    x, y = truth.ravel(), bed.ravel()
+    mean_x, mean_y = w @ x, w @ y
+    variances = w @ (x - mean_x) ** 2 + w @ (y - mean_y) ** 2
+    expected = 2 * mean_x * mean_y / (mean_x**2 + mean_y**2) * 2 * (w @ ((x - mean_x) * (y - mean_y))) / variances
+    found = float(structural_similarity(tf.constant(truth), tf.constant(bed), config, tf.constant(weight)))
+    assert found == pytest.approx(expected, rel=1e-5)
+    few = np.zeros_like(weight)
+    few.ravel()[:7] = 1
+    assert float(structural_similarity(tf.constant(truth), tf.constant(bed), config, tf.constant(few))) == 1
+
+
+def test_the_low_resolution_bed_has_nothing_to_say_where_the_bed_was_measured() -> None:
+    bed, coarse = (
+        tf.zeros((1, 8, 8, 1)),
+        tf.reshape(tf.constant([[10.0] * 4, [10, 1, 2, 10], [10, 3, 4, 10], [10.0] * 4]), (1, 4, 4, 1)),
+    )
+    weight = np.zeros((1, 8, 8, 1), np.float32)
+    weight[:, :4, :4] = 1
+    weight[:, :4, 4:] = 0.5
+    loss, _ = topographic_loss(bed, coarse, tf.constant(weight))
+    assert float(loss) == pytest.approx((0.5 * 2 + 3 + 4) / 2.5)

@@ -15,13 +15,14 @@ from deepbedmap_tf.data.region import MARGIN, SCALE, Region
 from deepbedmap_tf.data.split import (
     DROPPED,
     TRAIN,
-    CellBox,
+    VALIDATION,
     complete_windows,
     leak_fraction,
+    split_cells,
     split_windows,
     window_sums,
 )
-from deepbedmap_tf.errors import ConfigError, DataError
+from deepbedmap_tf.errors import DataError
 from deepbedmap_tf.grid import Grid
 
 _LOGGER = logging.getLogger(__name__)
@@ -42,7 +43,10 @@ class TilePlan:
     dropped
         Number of windows left out because they are close to another split.
     leak
-        Share of validation and test windows that overlap a training window.
+        Share of validation and test windows that overlap a training window; for sparse supervision the share of the
+        radar cells validated on that are trained on.
+    cells
+        For sparse supervision, by split: boolean map of the cells that its windows may be measured on.
     """
 
     rows: np.ndarray
@@ -51,17 +55,23 @@ class TilePlan:
     coarse_cells: int
     dropped: int
     leak: float
+    cells: dict[int, np.ndarray] | None = None
 
 
 def plan_tiles(region: Region, target: xr.DataArray, config: DataConfig, seed: int) -> TilePlan:
-    """Choose the complete windows of a target and deal them to splits.
+    """Choose the windows of a target and deal them to splits.
+
+    Complete windows belong to one split as a whole. For sparse supervision (a target with weights) it is cells that are
+    dealt: a window then carries the weights of one split's cells, and one that reaches into both is cut for each.
 
     Raises
     ------
     DataError
-        When no window is complete.
+        When no window is complete, or none holds enough radar.
     """
     size = SCALE * config.tile_size
+    if config.supervision == "sparse":
+        return _plan_sparse(region, target, config, seed, size)
     valid = np.isfinite(target.to_numpy())
     rows, columns = complete_windows(valid, size, config.stride)
     if not rows.size:
@@ -78,18 +88,60 @@ def plan_tiles(region: Region, target: xr.DataArray, config: DataConfig, seed: i
         buffer=config.buffer,
         validation_fraction=config.validation_fraction,
         seed=seed,
-        test_boxes=[_cell_box(region.grid, box) for box in region.holdout],
+        test=region.held_out,
+        folds=config.folds,
+        fold=config.fold,
     )
     kept = split != DROPPED
-    train = np.flatnonzero(split == TRAIN)
-    if config.max_tiles is not None and train.size > config.max_tiles:
-        surplus = np.random.default_rng([seed, 1]).permutation(train)[config.max_tiles :]
-        kept[surplus] = False
+    kept[_surplus(split, config, seed)] = False
     leak = leak_fraction(rows[kept], columns[kept], split[kept], size, valid.shape)
-    # Tiles whose corners lie alike within a low-resolution cell share one set of input grids.
-    order = np.lexsort((columns[kept], rows[kept], columns[kept] % SCALE, rows[kept] % SCALE))
-    rows, columns, labels = (values[kept][order] for values in (rows, columns, split))
-    return TilePlan(rows, columns, labels, config.tile_size, int((split == DROPPED).sum()), leak)
+    dropped = int((split == DROPPED).sum())
+    return TilePlan(*_in_order(rows[kept], columns[kept], split[kept]), config.tile_size, dropped, leak)
+
+
+def _plan_sparse(region: Region, target: xr.DataArray, config: DataConfig, seed: int, size: int) -> TilePlan:
+    measured = target["measured"].to_numpy()
+    cells = split_cells(
+        measured,
+        block_size=config.block_size,
+        buffer=config.buffer,
+        validation_fraction=config.validation_fraction,
+        seed=seed,
+        test=region.held_out,
+        folds=config.folds,
+        fold=config.fold,
+    )
+    found = []
+    for label, own in zip((TRAIN, VALIDATION), cells, strict=True):
+        rows, columns = complete_windows(own & measured, size, config.stride, config.minimum_coverage)
+        if not rows.size:
+            raise DataError(
+                f"region {region.name} has no window of {size} x {size} cells with radar in "
+                f"{config.minimum_coverage:.1%} of them for {'training' if label == TRAIN else 'validation'}; "
+                "reduce data.minimum_coverage"
+            )
+        found.append((rows, columns, np.full(rows.size, label, np.uint8)))
+    rows, columns, split = (np.concatenate(values) for values in zip(*found, strict=True))
+    kept = np.ones(rows.size, bool)
+    kept[_surplus(split, config, seed)] = False
+    leak = float((cells[0] & cells[1] & measured).sum() / (cells[1] & measured).sum())
+    weights = {TRAIN: cells[0], VALIDATION: cells[1]}
+    return TilePlan(*_in_order(rows[kept], columns[kept], split[kept]), config.tile_size, 0, leak, weights)
+
+
+def _surplus(split: np.ndarray, config: DataConfig, seed: int) -> np.ndarray:
+    """Training windows beyond the largest number of them."""
+    train = np.flatnonzero(split == TRAIN)
+    if config.max_tiles is None:
+        return train[:0]
+    surplus: np.ndarray = np.random.default_rng([seed, 1]).permutation(train)[config.max_tiles :]
+    return surplus
+
+
+def _in_order(rows: np.ndarray, columns: np.ndarray, split: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Put windows whose corners lie alike within a low-resolution cell together: they share one set of input grids."""
+    order = np.lexsort((columns, rows, columns % SCALE, rows % SCALE))
+    return rows[order], columns[order], split[order]
 
 
 @dataclass(frozen=True)
@@ -149,6 +201,13 @@ def cut_tiles(
         "x": region.bounds[0] + columns * region.resolution,
         "y": region.bounds[3] - rows * region.resolution,
     }
+    if plan.cells is not None:
+        weight = target["weight"].to_numpy()
+        cut = np.zeros((index.size, SCALE * plan.coarse_cells, SCALE * plan.coarse_cells), np.float32)
+        for label, own in plan.cells.items():
+            mine = plan.split[index] == label
+            cut[mine] = windows(np.where(own, weight, 0), rows[mine], columns[mine], cut.shape[1])
+        result["weight"] = cut[..., np.newaxis]
     for each in inputs:
         # In the padded grid the window with its margin begins where the tile begins in the unpadded one.
         first = (phase.coarse_rows[index] * each.ratio, phase.coarse_columns[index] * each.ratio)
@@ -170,12 +229,3 @@ def windows(values: np.ndarray, rows: np.ndarray, columns: np.ndarray, size: int
     view: np.ndarray = np.lib.stride_tricks.sliding_window_view(values, (size, size), axis=(0, 1))  # type: ignore[call-overload]
     view = view[rows, columns]
     return np.ascontiguousarray(np.moveaxis(view, 1, -1) if values.ndim == 3 else view)
-
-
-def _cell_box(grid: Grid, box: tuple[float, float, float, float]) -> CellBox:
-    left, top = (box[0] - grid.bounds[0]) / grid.resolution, (grid.bounds[3] - box[3]) / grid.resolution
-    right, bottom = (box[2] - grid.bounds[0]) / grid.resolution, (grid.bounds[3] - box[1]) / grid.resolution
-    if right <= left or bottom <= top:
-        raise ConfigError(f"holdout box {list(box)} is empty; expected [xmin, ymin, xmax, ymax]")
-    # A cell that the box only touches belongs to it.
-    return int(np.floor(top)), int(np.floor(left)), int(np.ceil(bottom)), int(np.ceil(right))

@@ -31,7 +31,8 @@ def training_dataset(tiles: Tiles, batch_size: int, seed: int, start_step: int =
     Returns
     -------
     tf.data.Dataset
-        Of (inputs by name, bed), float32, channels last.
+        Of (inputs by name, bed), float32, channels last; with sparse supervision of (inputs, bed, weight), where the
+        bed is 0 in cells that do not count.
 
     Raises
     ------
@@ -54,9 +55,9 @@ def training_dataset(tiles: Tiles, batch_size: int, seed: int, start_step: int =
         index = tf.random.experimental.index_shuffle(
             position, tf.cast(epoch_seed, tf.int32), tf.constant(len(tiles) - 1, tf.int64)
         )
-        inputs, bed = gather(tf.ensure_shape(index, (batch_size,)))
+        inputs, *measured = gather(tf.ensure_shape(index, (batch_size,)))
         if not augment:
-            return inputs, bed
+            return inputs, *measured
         symmetries = tf.random.stateless_uniform(
             (batch_size,), tf.stack([tf.constant(seed, tf.int64), step]), 0, NUMBER_OF_SYMMETRIES, tf.int32
         )
@@ -64,7 +65,7 @@ def training_dataset(tiles: Tiles, batch_size: int, seed: int, start_step: int =
             name: tf.ensure_shape(transform_batch(values, symmetries, name in VECTORS), values.shape)
             for name, values in inputs.items()
         }
-        return turned, tf.ensure_shape(transform_batch(bed, symmetries), bed.shape)
+        return turned, *(tf.ensure_shape(transform_batch(each, symmetries), each.shape) for each in measured)
 
     dataset = tf.data.Dataset.range(start_step, np.iinfo(np.int64).max)
     return dataset.map(batch, num_parallel_calls=2, deterministic=True).prefetch(2)
@@ -76,7 +77,8 @@ def evaluation_dataset(tiles: Tiles, batch_size: int) -> Any:
     Returns
     -------
     tf.data.Dataset
-        Of (inputs by name, bed), float32, channels last.
+        Of (inputs by name, bed), float32, channels last; with sparse supervision of (inputs, bed, weight), where the
+        bed is 0 in cells that do not count.
 
     Raises
     ------
@@ -98,9 +100,14 @@ def _gatherer(tiles: Tiles) -> Any:
     # Whole arrays in the host's memory: reading a batch is one gather an input, not a Python call a tile.
     with tf.device("/CPU:0"):
         inputs = {name: tf.constant(values) for name, values in tiles.inputs.items()}
-        bed = tf.constant(tiles.bed)
+        measured = [tf.constant(tiles.bed)]
+        if tiles.weight is not None:
+            # NaN times a weight of 0 is still NaN.
+            measured = [tf.constant(np.where(tiles.weight > 0, tiles.bed, 0)), tf.constant(tiles.weight)]
 
     def gather(index: Any) -> Any:
-        return {name: tf.gather(values, index) for name, values in inputs.items()}, tf.gather(bed, index)
+        return {name: tf.gather(values, index) for name, values in inputs.items()}, *(
+            tf.gather(values, index) for values in measured
+        )
 
     return gather

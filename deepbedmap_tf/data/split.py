@@ -6,16 +6,12 @@ window by 90 % or more. Here whole blocks of the map are dealt, and windows of d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from deepbedmap_tf.errors import ConfigError
 
 TRAIN, VALIDATION, TEST, DROPPED = 0, 1, 2, 255
 SPLITS = {"train": TRAIN, "validation": VALIDATION, "test": TEST, "dropped": DROPPED}
-
-CellBox = tuple[int, int, int, int]
 
 
 def window_sums(mask: np.ndarray, rows: np.ndarray, columns: np.ndarray, height: int, width: int) -> np.ndarray:
@@ -75,7 +71,9 @@ def split_windows(
     buffer: int,
     validation_fraction: float,
     seed: int,
-    test_boxes: Sequence[CellBox] = (),
+    test: np.ndarray | None = None,
+    folds: int | None = None,
+    fold: int = 0,
 ) -> np.ndarray:
     """Deal windows to training (0), validation (1) and test (2); those between two splits are dropped (255).
 
@@ -94,8 +92,11 @@ def split_windows(
         Blocks are kept for validation until they hold about this share of the windows that lie in a single block.
     seed
         Decides which.
-    test_boxes
-        Boxes (first row, first column, end row, end column). A window inside one is test.
+    test
+        Boolean map of the cells held out for testing. A window all of such cells is test.
+    folds, fold
+        Blocked cross-validation: the blocks are dealt to so many folds of about equal weight, and this one is kept
+        for validation instead of a fraction.
 
     Returns
     -------
@@ -108,9 +109,7 @@ def split_windows(
         When no block holds a whole window, or no window is left to train on.
     """
     labels = np.full(rows.size, TRAIN, np.uint8)
-    test = np.zeros(shape, bool)
-    for top, left, bottom, right in test_boxes:
-        test[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)] = True
+    test = np.zeros(shape, bool) if test is None else test
     labels[_near(test, rows, columns, size, buffer)] = DROPPED
     labels[window_sums(test, rows, columns, size, size) == size * size] = TEST
 
@@ -118,12 +117,15 @@ def split_windows(
     whole = ((rows + size - 1) // block_size == block_rows) & ((columns + size - 1) // block_size == block_columns)
     number = block_rows * (shape[1] // block_size + 1) + block_columns
     blocks, counts = np.unique(number[whole & (labels == TRAIN)], return_counts=True)
-    if blocks.size < 2:
+    if blocks.size < (folds or 2):
         raise ConfigError(
-            f"{blocks.size} blocks of {block_size} cells hold a whole tile of {size} cells, expected 2 or more; "
-            "choose another data.block_size or a larger region"
+            f"{blocks.size} blocks of {block_size} cells hold a whole tile of {size} cells, expected {folds or 2} or "
+            "more; choose another data.block_size or a larger region"
         )
-    chosen = _choose_blocks(blocks, counts, validation_fraction, seed)
+    if folds is None:
+        chosen = _choose_blocks(blocks, counts, validation_fraction, seed)
+    else:
+        chosen = blocks[deal_folds(counts, folds, seed) == fold]
     in_chosen = np.isin(number, chosen) & whole & (labels == TRAIN)
     validation = covered_cells(rows[in_chosen], columns[in_chosen], size, shape)
     near = _near(validation, rows, columns, size, buffer) & (labels == TRAIN)
@@ -135,6 +137,102 @@ def split_windows(
             "blocks; reduce data.buffer, data.block_size or data.validation_fraction"
         )
     return labels
+
+
+def deal_folds(counts: np.ndarray, folds: int, seed: int) -> np.ndarray:
+    """Deal blocks to folds that hold about the same: the largest first, each to the fold that holds least so far.
+
+    Parameters
+    ----------
+    counts
+        What each block holds.
+    folds
+        Number of folds, at most that of the blocks.
+    seed
+        Decides the order of equal blocks.
+
+    Returns
+    -------
+    numpy.ndarray
+        Fold of each block.
+
+    Examples
+    --------
+    >>> np.bincount(deal_folds(np.array([5, 4, 3, 3, 3]), 2, seed=0), weights=[5, 4, 3, 3, 3]).tolist()
+    [8.0, 10.0]
+    """
+    shuffled = np.random.default_rng(seed).permutation(counts.size)
+    order = shuffled[np.argsort(-counts[shuffled], kind="stable")]
+    held, dealt = np.zeros(folds), np.zeros(counts.size, int)
+    for block in order:
+        dealt[block] = np.argmin(held)
+        held[dealt[block]] += counts[block]
+    return dealt
+
+
+def split_cells(
+    measured: np.ndarray,
+    *,
+    block_size: int,
+    buffer: int,
+    validation_fraction: float,
+    seed: int,
+    test: np.ndarray | None = None,
+    folds: int | None = None,
+    fold: int = 0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Deal cells to training and validation by blocks, for supervision that weighs every cell on its own.
+
+    Windows may then overlap: what is kept apart is the cells that anything is measured on. Inputs are known
+    everywhere, also where the map is to be predicted.
+
+    Parameters
+    ----------
+    measured
+        Boolean map of the cells with radar.
+    block_size
+        Side of the square blocks, in cells.
+    buffer
+        Least number of cells between training and validation cells, and between test cells and either.
+    validation_fraction, seed, test, folds, fold
+        As in `split_windows`; the share is of measured cells.
+
+    Returns
+    -------
+    tuple of numpy.ndarray
+        Boolean maps of the cells that may be trained on and of those validated on, measured or not.
+
+    Raises
+    ------
+    ConfigError
+        When there are fewer blocks with radar than folds, or no measured cell is left on one side.
+    """
+    number = np.add.outer(
+        np.arange(measured.shape[0]) // block_size * (measured.shape[1] // block_size + 1),
+        np.arange(measured.shape[1]) // block_size,
+    )
+    free = np.ones(measured.shape, bool) if test is None or not test.any() else ~_grown(test, buffer)
+    blocks, counts = np.unique(number[measured & free], return_counts=True)
+    dealt_to = folds or max(2, round(1 / validation_fraction))
+    if blocks.size < dealt_to:
+        raise ConfigError(
+            f"{blocks.size} blocks of {block_size} cells hold radar, expected {dealt_to} or more; "
+            "choose another data.block_size or a larger region"
+        )
+    validation = free & np.isin(number, blocks[deal_folds(counts, dealt_to, seed) == fold])
+    train = free & ~_grown(validation, buffer)
+    if not (train & measured).any():
+        raise ConfigError(
+            f"no radar is left to train on after a buffer of {buffer} cells; reduce data.buffer or data.block_size"
+        )
+    return train, validation
+
+
+def _grown(mask: np.ndarray, cells: int) -> np.ndarray:
+    """Cells at most so many rows and columns away from a True one."""
+    size = 2 * cells + 1
+    rows, columns = (axis.ravel() for axis in np.indices(mask.shape))
+    return (window_sums(mask, rows - cells, columns - cells, size, size) > 0).reshape(mask.shape)
 
 
 def _choose_blocks(blocks: np.ndarray, counts: np.ndarray, fraction: float, seed: int) -> np.ndarray:

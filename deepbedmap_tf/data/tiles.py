@@ -24,7 +24,7 @@ from deepbedmap_tf.errors import DataError
 _LOGGER = logging.getLogger(__name__)
 
 # Raised whenever the same region and settings give other tiles, so that no old store is taken for a new one.
-STORE_VERSION = 1
+STORE_VERSION = 2
 _CHUNK = 64
 _SOFTWARE = ("numpy", "scipy", "xarray", "rasterio", "pygmt", "zarr")
 
@@ -47,6 +47,8 @@ class Tiles:
         Where the tiles come from.
     valid
         By name: shape (tiles, rows, columns), True where the input was valid before any filling.
+    weight
+        For sparse supervision: shape of `bed`, what each cell counts; 0 where the bed is not to be measured on.
     """
 
     inputs: dict[str, np.ndarray]
@@ -56,6 +58,7 @@ class Tiles:
     y: np.ndarray
     attrs: dict[str, Any]
     valid: dict[str, np.ndarray] = field(default_factory=dict)
+    weight: np.ndarray | None = None
 
     def __len__(self) -> int:
         return int(self.bed.shape[0])
@@ -66,6 +69,7 @@ class Tiles:
             self,
             inputs={name: values[index] for name, values in self.inputs.items()},
             valid={name: values[index] for name, values in self.valid.items()},
+            weight=None if self.weight is None else self.weight[index],
             **{name: getattr(self, name)[index] for name in ("bed", "split", "x", "y")},
         )
 
@@ -87,6 +91,9 @@ class Tiles:
         shapes = [{"bed": p.bed.shape[1:], **{name: a.shape[1:] for name, a in p.inputs.items()}} for p in parts]
         if any(shape != shapes[0] for shape in shapes):
             raise DataError("tiles of other shapes or inputs can't be joined; prepare them with the same configuration")
+        weights = [part.weight for part in parts if part.weight is not None]
+        if weights and len(weights) < len(parts):
+            raise DataError("tiles with and without weights can't be joined; prepare them with one data.supervision")
         names = ("bed", "split", "x", "y")
         joined = {name: np.concatenate([getattr(part, name) for part in parts]) for name in names}
         valid = [name for name in parts[0].valid if all(name in part.valid for part in parts)]
@@ -98,6 +105,7 @@ class Tiles:
                 "leak_fraction": max(part.attrs.get("leak_fraction", 0.0) for part in parts),
                 "parts": [part.attrs for part in parts],
             },
+            weight=np.concatenate(weights) if weights else None,
             **joined,
         )
 
@@ -156,7 +164,7 @@ def prepare_tiles(
     if stored == fingerprint:
         _LOGGER.info("%s holds these tiles already", out_path)
         return out_path
-    target = region.target()
+    target = region.weighted_target() if data_config.supervision == "sparse" else region.target()
     plan = plan_tiles(region, target, data_config, seed)
     attributes = {
         **{key: value for key, value in provenance.items() if key not in ("settings", "sources")},
@@ -203,9 +211,10 @@ def open_tiles(path: Path | str, validity: bool = False) -> Tiles:
         arrays = {name: np.asarray(group[name]) for name in ("bed", "split", "x", "y")}
         inputs = {name: np.asarray(group[f"inputs/{name}"]) for name in names}
         valid = {name: np.asarray(group[f"valid/{name}"]) for name in names} if validity else {}
+        weight = np.asarray(group["weight"]) if "weight" in group else None
     except (OSError, KeyError, ValueError, RuntimeError) as error:
         raise DataError(f"{path} is no complete tile store; make it with `deepbedmap prepare`") from error
-    return Tiles(inputs=inputs, valid=valid, attrs=attributes, **arrays)
+    return Tiles(inputs=inputs, valid=valid, attrs=attributes, weight=weight, **arrays)
 
 
 def store_hash(path: Path | str) -> str:
@@ -253,6 +262,8 @@ def _write(
         "x": create("x", (), "float64", units="m"),
         "y": create("y", (), "float64", units="m"),
     }
+    if plan.cells is not None:
+        arrays["weight"] = create("weight", (size, size, 1), "float32")
     for each in inputs:
         side = width * each.ratio
         shape = (side, side, each.channels)

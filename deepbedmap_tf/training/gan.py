@@ -18,7 +18,8 @@ from deepbedmap_tf.training.losses import (
     structural_similarity,
 )
 
-Batch = tuple[dict[str, tf.Tensor], tf.Tensor]
+# Inputs by name, the bed, and with sparse supervision what each cell of it counts.
+Batch = tuple[dict[str, tf.Tensor], tf.Tensor] | tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
 
 class DeepBedMapGAN(keras.Model):
@@ -53,7 +54,11 @@ class DeepBedMapGAN(keras.Model):
             self.averaged_generator.set_weights(self.generator.get_weights())
         self.bicubic = BicubicUpsampling(dtype="float32")
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
-        names = ["loss", *(term.name for term in config.losses), "discriminator_loss", "discriminator_accuracy", "ssim"]
+        # Without an adversarial term nobody asks the discriminator, which is half of a step.
+        self.terms = [term for term in config.losses if term.weight > 0 or term.name != "adversarial"]
+        self.adversarial = any(term.name == "adversarial" for term in self.terms)
+        judged = ["discriminator_loss", "discriminator_accuracy"] if self.adversarial else []
+        names = ["loss", *(term.name for term in self.terms), *judged, "ssim"]
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
         self.rmse = keras.metrics.RootMeanSquaredError(name="rmse")
         self.bicubic_rmse = keras.metrics.RootMeanSquaredError(name="bicubic_rmse")
@@ -61,7 +66,8 @@ class DeepBedMapGAN(keras.Model):
 
     def compile(self, generator_optimizer: Any, discriminator_optimizer: Any, **options: Any) -> None:
         """Set the two optimisers; for mixed_float16 each is wrapped to scale its loss."""
-        super().compile(**options)
+        # Weighted or not, the metrics are kept in the steps below.
+        super().compile(weighted_metrics=[], **options)
         self.generator_optimizer = self._scaled(generator_optimizer)
         self.discriminator_optimizer = self._scaled(discriminator_optimizer)
 
@@ -81,38 +87,47 @@ class DeepBedMapGAN(keras.Model):
 
     def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Take one step of the discriminator, then one of the generator, on the same batch and the same beds."""
-        inputs, bed_true = data
+        inputs, bed_true, weight = keras.utils.unpack_x_y_sample_weight(data)
         with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
             generator_tape.watch(self.generator.trainable_variables)
             bed = self.generator(inputs, training=True)
-            discriminator_diagnostics = self._train_discriminator(bed_true, tf.stop_gradient(bed))
-            with _Untouched(self.discriminator):
-                real_logits = self.discriminator(self._judged(bed_true), training=True)
-                fake_logits = self.discriminator(self._judged(bed), training=True)
+            judged: dict[str, tf.Tensor] = {}
+            real_logits = fake_logits = None
+            if self.adversarial:
+                real, fake = self._seen(inputs, bed_true, bed, weight)
+                judged = self._train_discriminator(real, tf.stop_gradient(fake))
+                with _Untouched(self.discriminator):
+                    real_logits = self.discriminator(self._judged(real), training=True)
+                    fake_logits = self.discriminator(self._judged(fake), training=True)
             outcome = GeneratorOutcome(
-                bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural
+                bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural, weight
             )
-            loss, diagnostics = generator_loss(outcome, self.config.losses)
+            loss, diagnostics = generator_loss(outcome, self.terms)
             scaled = self._scale(self.generator_optimizer, loss)
         self._apply(self.generator_optimizer, generator_tape, scaled, self.generator.trainable_variables)
         self._average()
         self.step.assign_add(1)
-        return self._update({**diagnostics, **discriminator_diagnostics, "loss": loss}, bed_true, bed)
+        return self._update({**diagnostics, **judged, "loss": loss}, bed_true, bed, weight)
 
     def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Measure the averaged generator, and its skill over bicubic interpolation, on a batch."""
-        inputs, bed_true = data
+        inputs, bed_true, weight = keras.utils.unpack_x_y_sample_weight(data)
         bed = self.averaged_generator(inputs, training=False)
-        real_logits = self.discriminator(self._judged(bed_true), training=False)
-        fake_logits = self.discriminator(self._judged(bed), training=False)
+        judged: dict[str, tf.Tensor] = {}
+        real_logits = fake_logits = None
+        if self.adversarial:
+            real, fake = self._seen(inputs, bed_true, bed, weight)
+            real_logits = self.discriminator(self._judged(real), training=False)
+            fake_logits = self.discriminator(self._judged(fake), training=False)
+            judgement, details = discriminator_loss(real_logits, fake_logits)
+            judged = {"discriminator_loss": judgement, "discriminator_accuracy": details["accuracy"]}
         outcome = GeneratorOutcome(
-            bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural
+            bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural, weight
         )
-        loss, diagnostics = generator_loss(outcome, self.config.losses)
-        judged, details = discriminator_loss(real_logits, fake_logits)
-        diagnostics |= {"discriminator_loss": judged, "discriminator_accuracy": details["accuracy"], "loss": loss}
-        results = self._update(diagnostics, bed_true, bed)
-        self.bicubic_rmse.update_state(bed_true, self.bicubic(inputs["bed_lowres"]))
+        loss, diagnostics = generator_loss(outcome, self.terms)
+        diagnostics |= {**judged, "loss": loss}
+        results = self._update(diagnostics, bed_true, bed, weight)
+        self.bicubic_rmse.update_state(bed_true, self.bicubic(inputs["bed_lowres"]), weight)
         rmse, bicubic_rmse = self.rmse.result(), self.bicubic_rmse.result()
         ratio = tf.math.divide_no_nan(self.range.result(), rmse)
         return {
@@ -142,6 +157,15 @@ class DeepBedMapGAN(keras.Model):
             gradients = optimizer.get_unscaled_gradients(gradients)
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
+    def _seen(
+        self, inputs: dict[str, tf.Tensor], bed_true: tf.Tensor, bed: tf.Tensor, weight: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor]:
+        """Return the true and the generated bed as the discriminator gets to see them."""
+        if weight is None or self.config.discriminator.sees == "everything":
+            return bed_true, bed
+        backdrop = self.bicubic(inputs["bed_lowres"])
+        return tf.where(weight > 0, bed_true, backdrop), tf.where(weight > 0, bed, backdrop)
+
     def _judged(self, bed: tf.Tensor) -> tf.Tensor:
         """Cut larger beds into the discriminator's tiles; a remainder at the right and bottom is left out."""
         size = self.config.discriminator.tile_size
@@ -162,13 +186,20 @@ class DeepBedMapGAN(keras.Model):
         for average, weight in zip(self.averaged_generator.weights, self.generator.weights, strict=True):
             average.assign_sub(tf.cast(1 - keep, average.dtype) * (average - weight))
 
-    def _update(self, diagnostics: dict[str, tf.Tensor], bed_true: tf.Tensor, bed: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _update(
+        self,
+        diagnostics: dict[str, tf.Tensor],
+        bed_true: tf.Tensor,
+        bed: tf.Tensor,
+        weight: tf.Tensor | None,
+    ) -> dict[str, tf.Tensor]:
         if "ssim" not in diagnostics:
-            diagnostics = {**diagnostics, "ssim": structural_similarity(bed_true, bed, self.config.structural)}
+            similarity = structural_similarity(bed_true, bed, self.config.structural, weight)
+            diagnostics = {**diagnostics, "ssim": similarity}
         for name, mean in self.means.items():
             mean.update_state(diagnostics[name])
-        self.rmse.update_state(bed_true, bed)
-        self.range.update_state(bed_true)
+        self.rmse.update_state(bed_true, bed, weight)
+        self.range.update_state(bed_true if weight is None else bed_true[weight > 0])
         return {**{name: mean.result() for name, mean in self.means.items()}, "rmse": self.rmse.result()}
 
 

@@ -13,19 +13,28 @@ from deepbedmap_tf.models.layers import UPSCALING, split_invalid
 Loss = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
 
-def content_loss(bed_true: tf.Tensor, bed: tf.Tensor) -> Loss:
+def content_loss(bed_true: tf.Tensor, bed: tf.Tensor, weight: tf.Tensor | None = None) -> Loss:
     """Mean absolute difference, metres (equation A1).
 
     Parameters
     ----------
     bed_true, bed
-        (n, height, width, 1), metres.
+        (n, height, width, 1), metres; finite, also where the weight is 0.
+    weight
+        Same shape: what each cell counts, for beds known in places. All count alike by default.
     """
     error = bed - bed_true
-    return tf.reduce_mean(tf.abs(error)), {"bias": tf.reduce_mean(error)}
+    return _mean(tf.abs(error), weight), {"bias": _mean(error, weight)}
 
 
-def topographic_loss(bed: tf.Tensor, bed_lowres: tf.Tensor) -> Loss:
+def _mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
+    if weight is None:
+        return tf.reduce_mean(values)
+    weight = tf.cast(weight, values.dtype)
+    return tf.math.divide_no_nan(tf.reduce_sum(weight * values), tf.reduce_sum(weight))
+
+
+def topographic_loss(bed: tf.Tensor, bed_lowres: tf.Tensor, weight: tf.Tensor | None = None) -> Loss:
     """Mean absolute difference, metres, of the 4 x 4 means of the bed and the low-resolution bed (equation A4).
 
     Parameters
@@ -34,16 +43,24 @@ def topographic_loss(bed: tf.Tensor, bed_lowres: tf.Tensor) -> Loss:
         (n, 4h, 4w, 1), metres.
     bed_lowres
         (n, h + 2, w + 2, 1), metres: with its margin of one cell. Cells that are NaN are left out.
+    weight
+        Shape of `bed`. A low-resolution cell counts by one minus its mean: the low-resolution bed is what is known
+        where nothing was measured, and has nothing to add where the bed was.
     """
     means = tf.nn.avg_pool2d(bed, UPSCALING, UPSCALING, "VALID")
     coarse, valid = split_invalid(bed_lowres[:, 1:-1, 1:-1])
+    if weight is not None:
+        measured = tf.nn.avg_pool2d(tf.cast(weight, bed.dtype), UPSCALING, UPSCALING, "VALID")
+        valid *= 1 - tf.clip_by_value(measured, 0, 1)
     residual = (means - coarse) * valid
     count = tf.reduce_sum(valid)
     loss = tf.math.divide_no_nan(tf.reduce_sum(tf.abs(residual)), count)
     return loss, {"coarse_bias": tf.math.divide_no_nan(tf.reduce_sum(residual), count)}
 
 
-def structural_similarity(bed_true: tf.Tensor, bed: tf.Tensor, config: StructuralConfig | None = None) -> tf.Tensor:
+def structural_similarity(
+    bed_true: tf.Tensor, bed: tf.Tensor, config: StructuralConfig | None = None, weight: tf.Tensor | None = None
+) -> tf.Tensor:
     """Mean structural similarity (Wang et al. 2004) over uniform windows without padding.
 
     The published code takes E[x^2] - E[x]^2 of raw metres in float32, which is noise at -1500 m. Here the level of
@@ -52,29 +69,47 @@ def structural_similarity(bed_true: tf.Tensor, bed: tf.Tensor, config: Structura
     Parameters
     ----------
     bed_true, bed
-        (n, height, width, 1), metres.
+        (n, height, width, 1), metres; finite, also where the weight is 0.
     config
         Window and constants; by default the published ones.
+    weight
+        Same shape. The moments of a window are then weighted ones, windows with fewer than
+        `StructuralConfig.least_cells` weighted cells are left out, and the others count by their weight.
 
     Returns
     -------
     tf.Tensor
-        Scalar in [-1, 1], dtype of `bed`.
+        Scalar in [-1, 1], dtype of `bed`; 1 when no window is left.
     """
     config = config or StructuralConfig()
     true64, bed64 = tf.cast(bed_true, tf.float64), tf.cast(bed, tf.float64)
-    level = tf.reduce_mean(true64, axis=(1, 2), keepdims=True)
+    if weight is None:
+        level = tf.reduce_mean(true64, axis=(1, 2), keepdims=True)
+        share = None
+    else:
+        weight64 = tf.cast(weight, tf.float64)
+        total = tf.reduce_sum(weight64, axis=(1, 2), keepdims=True)
+        level = tf.math.divide_no_nan(tf.reduce_sum(weight64 * true64, axis=(1, 2), keepdims=True), total)
+        cells = _window_mean(tf.cast(weight64 > 0, tf.float64), config.window) * config.window**2
+        share = tf.where(cells > config.least_cells - 0.5, _window_mean(weight64, config.window), 0)
     true64, bed64 = true64 - level, bed64 - level
 
     products = tf.concat([true64, bed64, true64**2, bed64**2, true64 * bed64], axis=-1)
-    true_mean, bed_mean, true_square, bed_square, product = tf.split(_window_mean(products, config.window), 5, axis=-1)
+    if share is None:
+        moments = _window_mean(products, config.window)
+    else:
+        moments = tf.math.divide_no_nan(_window_mean(weight64 * products, config.window), share)
+    true_mean, bed_mean, true_square, bed_square, product = tf.split(moments, 5, axis=-1)
     true_variance = true_square - true_mean**2
     bed_variance = bed_square - bed_mean**2
     covariance = product - true_mean * bed_mean
     true_mean, bed_mean = true_mean + level, bed_mean + level
     luminance = (2 * true_mean * bed_mean + config.c1) / (true_mean**2 + bed_mean**2 + config.c1)
     structure = (2 * covariance + config.c2) / (true_variance + bed_variance + config.c2)
-    return tf.cast(tf.reduce_mean(luminance * structure), bed.dtype)
+    if share is None:
+        return tf.cast(tf.reduce_mean(luminance * structure), bed.dtype)
+    missing = tf.cast(tf.equal(tf.reduce_sum(share), 0), tf.float64)
+    return tf.cast(_mean(luminance * structure, share) + missing, bed.dtype)
 
 
 def _window_mean(values: tf.Tensor, size: int) -> tf.Tensor:
@@ -84,9 +119,11 @@ def _window_mean(values: tf.Tensor, size: int) -> tf.Tensor:
     return tf.add_n([down[:, :, shift : shift + columns] for shift in range(size)]) / size**2
 
 
-def structural_loss(bed_true: tf.Tensor, bed: tf.Tensor, config: StructuralConfig | None = None) -> Loss:
+def structural_loss(
+    bed_true: tf.Tensor, bed: tf.Tensor, config: StructuralConfig | None = None, weight: tf.Tensor | None = None
+) -> Loss:
     """One minus the structural similarity (equation A5)."""
-    similarity = structural_similarity(bed_true, bed, config)
+    similarity = structural_similarity(bed_true, bed, config, weight)
     return 1 - similarity, {"ssim": similarity}
 
 
@@ -128,16 +165,17 @@ class GeneratorOutcome:
     bed_true: tf.Tensor
     bed: tf.Tensor
     bed_lowres: tf.Tensor
-    real_logits: tf.Tensor
-    fake_logits: tf.Tensor
+    real_logits: tf.Tensor | None
+    fake_logits: tf.Tensor | None
     structural: StructuralConfig = StructuralConfig()
+    weight: tf.Tensor | None = None
 
 
 GENERATOR_TERMS: dict[str, Callable[[GeneratorOutcome], Loss]] = {
-    "content": lambda o: content_loss(o.bed_true, o.bed),
+    "content": lambda o: content_loss(o.bed_true, o.bed, o.weight),
     "adversarial": lambda o: adversarial_loss(o.real_logits, o.fake_logits),
-    "topographic": lambda o: topographic_loss(o.bed, o.bed_lowres),
-    "structural": lambda o: structural_loss(o.bed_true, o.bed, o.structural),
+    "topographic": lambda o: topographic_loss(o.bed, o.bed_lowres, o.weight),
+    "structural": lambda o: structural_loss(o.bed_true, o.bed, o.structural, o.weight),
 }
 """The terms a configuration can weigh, by name."""
 
