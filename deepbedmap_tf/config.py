@@ -120,9 +120,17 @@ class DiscriminatorConfig(Settings):
 
 
 class LossConfig(Settings):
-    """One term of the generator's loss and its weight."""
+    """One term of the generator's loss and its weight.
 
-    name: Literal["content", "adversarial", "topographic", "structural"]
+    Attributes
+    ----------
+    name
+        The paper's four terms, or ``squared``, which minds the few large errors that a root mean square is made of.
+    weight
+        Factor in the sum.
+    """
+
+    name: Literal["content", "adversarial", "topographic", "structural", "squared"]
     weight: Annotated[float, Field(ge=0)]
 
 

@@ -222,11 +222,12 @@ SPARSE = CONFIG.model_copy(update={"supervision": "sparse", "minimum_coverage": 
 
 def test_sparse_tiles_carry_the_weight_of_their_own_split_alone(tmp_path, with_radar):
     tiles = prepared(tmp_path, with_radar, SPARSE)
-    assert tiles.weight is not None and tiles.weight.shape == tiles.bed.shape
-    found = {round(float(value), 4) for value in np.unique(tiles.weight)}
+    assert tiles.weight is not None and tiles.weight.shape == (*tiles.bed.shape[:3], 2)
+    found = {round(float(value), 4) for value in np.unique(tiles.weight[..., 0])}
     # One pick of k = 2 weighs a third, two picks a half, the product a tenth; cells of another split nothing.
     assert found == {0.0, 0.1, 0.3333, 0.5}
-    radar = tiles.weight > 0.2
+    radar = tiles.weight[..., 1:] > 0
+    np.testing.assert_array_equal(radar, tiles.weight[..., :1] > 0.2)
     size = tiles.bed.shape[1]
     assert (radar.mean(axis=(1, 2, 3)) >= 0.02).all()
     used = {}

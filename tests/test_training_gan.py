@@ -212,7 +212,7 @@ def test_a_bed_known_in_places_trains_on_those_alone() -> None:
     results = []
     for elsewhere in (0.0, 5000.0):
         gan = make_gan(config)
-        logs = gan.train_step((inputs, tf.where(weight > 0, truth, elsewhere), tf.constant(weight)))
+        logs = gan.train_step((inputs, tf.where(weight > 0, truth, elsewhere), tf.repeat(weight, 2, axis=-1)))
         results.append((gan.generator.get_weights(), gan.discriminator.get_weights(), float(logs["rmse"])))
     for first, second in zip(results[0][0], results[1][0], strict=True):
         np.testing.assert_array_equal(first, second)

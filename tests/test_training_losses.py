@@ -21,6 +21,7 @@ from deepbedmap_tf.training.losses import (
     content_loss,
     discriminator_loss,
     generator_loss,
+    squared_loss,
     structural_loss,
     structural_similarity,
     topographic_loss,
@@ -285,3 +286,12 @@ def test_the_low_resolution_bed_has_nothing_to_say_where_the_bed_was_measured() 
     weight[:, :4, 4:] = 0.5
     loss, _ = topographic_loss(bed, coarse, tf.constant(weight))
     assert float(loss) == pytest.approx((0.5 * 2 + 3 + 4) / 2.5)
+
+
+def test_squared_loss_by_hand() -> None:
+    truth = tf.constant([[[[0.0], [10.0]]]])
+    bed = tf.constant([[[[200.0], [10.0]]]])
+    assert float(squared_loss(truth, bed)[0]) == pytest.approx(200.0)
+    weight = tf.constant([[[[1.0], [3.0]]]])
+    loss, diagnostics = squared_loss(truth, bed, weight)
+    assert float(loss) == pytest.approx(100.0) and float(diagnostics["mean_square"]) == pytest.approx(1e4)

@@ -203,11 +203,13 @@ def cut_tiles(
     }
     if plan.cells is not None:
         weight = target["weight"].to_numpy()
-        cut = np.zeros((index.size, SCALE * plan.coarse_cells, SCALE * plan.coarse_cells), np.float32)
+        weights = np.stack([weight, np.where(target["measured"].to_numpy(), weight, 0)], axis=-1)
+        size = SCALE * plan.coarse_cells
+        cut = np.zeros((index.size, size, size, 2), np.float32)
         for label, own in plan.cells.items():
             mine = plan.split[index] == label
-            cut[mine] = windows(np.where(own, weight, 0), rows[mine], columns[mine], cut.shape[1])
-        result["weight"] = cut[..., np.newaxis]
+            cut[mine] = windows(np.where(own[..., np.newaxis], weights, 0), rows[mine], columns[mine], size)
+        result["weight"] = cut
     for each in inputs:
         # In the padded grid the window with its margin begins where the tile begins in the unpadded one.
         first = (phase.coarse_rows[index] * each.ratio, phase.coarse_columns[index] * each.ratio)

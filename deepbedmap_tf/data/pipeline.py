@@ -103,7 +103,7 @@ def _gatherer(tiles: Tiles) -> Any:
         measured = [tf.constant(tiles.bed)]
         if tiles.weight is not None:
             # NaN times a weight of 0 is still NaN.
-            measured = [tf.constant(np.where(tiles.weight > 0, tiles.bed, 0)), tf.constant(tiles.weight)]
+            measured = [tf.constant(np.where(tiles.weight[..., :1] > 0, tiles.bed, 0)), tf.constant(tiles.weight)]
 
     def gather(index: Any) -> Any:
         return {name: tf.gather(values, index) for name, values in inputs.items()}, *(

@@ -24,7 +24,7 @@ from deepbedmap_tf.errors import DataError
 _LOGGER = logging.getLogger(__name__)
 
 # Raised whenever the same region and settings give other tiles, so that no old store is taken for a new one.
-STORE_VERSION = 2
+STORE_VERSION = 3
 _CHUNK = 64
 _SOFTWARE = ("numpy", "scipy", "xarray", "rasterio", "pygmt", "zarr")
 
@@ -48,7 +48,8 @@ class Tiles:
     valid
         By name: shape (tiles, rows, columns), True where the input was valid before any filling.
     weight
-        For sparse supervision: shape of `bed`, what each cell counts; 0 where the bed is not to be measured on.
+        For sparse supervision: shape (tiles, 4 h, 4 w, 2), what each cell counts, and the same for cells with radar
+        alone; 0 where the bed is not to be measured on.
     """
 
     inputs: dict[str, np.ndarray]
@@ -263,7 +264,7 @@ def _write(
         "y": create("y", (), "float64", units="m"),
     }
     if plan.cells is not None:
-        arrays["weight"] = create("weight", (size, size, 1), "float32")
+        arrays["weight"] = create("weight", (size, size, 2), "float32")
     for each in inputs:
         side = width * each.ratio
         shape = (side, side, each.channels)

@@ -18,7 +18,7 @@ from deepbedmap_tf.training.losses import (
     structural_similarity,
 )
 
-# Inputs by name, the bed, and with sparse supervision what each cell of it counts.
+# Inputs by name, the bed, and with sparse supervision what each cell counts, in all and for its radar alone.
 Batch = tuple[dict[str, tf.Tensor], tf.Tensor] | tuple[dict[str, tf.Tensor], tf.Tensor, tf.Tensor]
 
 
@@ -87,47 +87,49 @@ class DeepBedMapGAN(keras.Model):
 
     def train_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Take one step of the discriminator, then one of the generator, on the same batch and the same beds."""
-        inputs, bed_true, weight = keras.utils.unpack_x_y_sample_weight(data)
+        inputs, bed_true, weights = keras.utils.unpack_x_y_sample_weight(data)
+        weight, radar = (None, None) if weights is None else tf.split(weights, 2, axis=-1)
         with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
             generator_tape.watch(self.generator.trainable_variables)
             bed = self.generator(inputs, training=True)
             judged: dict[str, tf.Tensor] = {}
             real_logits = fake_logits = None
             if self.adversarial:
-                real, fake = self._seen(inputs, bed_true, bed, weight)
+                real, fake = self._seen(inputs, bed_true, bed, radar)
                 judged = self._train_discriminator(real, tf.stop_gradient(fake))
                 with _Untouched(self.discriminator):
                     real_logits = self.discriminator(self._judged(real), training=True)
                     fake_logits = self.discriminator(self._judged(fake), training=True)
             outcome = GeneratorOutcome(
-                bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural, weight
+                bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural, weight, radar
             )
             loss, diagnostics = generator_loss(outcome, self.terms)
             scaled = self._scale(self.generator_optimizer, loss)
         self._apply(self.generator_optimizer, generator_tape, scaled, self.generator.trainable_variables)
         self._average()
         self.step.assign_add(1)
-        return self._update({**diagnostics, **judged, "loss": loss}, bed_true, bed, weight)
+        return self._update({**diagnostics, **judged, "loss": loss}, bed_true, bed, radar)
 
     def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Measure the averaged generator, and its skill over bicubic interpolation, on a batch."""
-        inputs, bed_true, weight = keras.utils.unpack_x_y_sample_weight(data)
+        inputs, bed_true, weights = keras.utils.unpack_x_y_sample_weight(data)
+        weight, radar = (None, None) if weights is None else tf.split(weights, 2, axis=-1)
         bed = self.averaged_generator(inputs, training=False)
         judged: dict[str, tf.Tensor] = {}
         real_logits = fake_logits = None
         if self.adversarial:
-            real, fake = self._seen(inputs, bed_true, bed, weight)
+            real, fake = self._seen(inputs, bed_true, bed, radar)
             real_logits = self.discriminator(self._judged(real), training=False)
             fake_logits = self.discriminator(self._judged(fake), training=False)
             judgement, details = discriminator_loss(real_logits, fake_logits)
             judged = {"discriminator_loss": judgement, "discriminator_accuracy": details["accuracy"]}
         outcome = GeneratorOutcome(
-            bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural, weight
+            bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural, weight, radar
         )
         loss, diagnostics = generator_loss(outcome, self.terms)
         diagnostics |= {**judged, "loss": loss}
-        results = self._update(diagnostics, bed_true, bed, weight)
-        self.bicubic_rmse.update_state(bed_true, self.bicubic(inputs["bed_lowres"]), weight)
+        results = self._update(diagnostics, bed_true, bed, radar)
+        self.bicubic_rmse.update_state(bed_true, self.bicubic(inputs["bed_lowres"]), radar)
         rmse, bicubic_rmse = self.rmse.result(), self.bicubic_rmse.result()
         ratio = tf.math.divide_no_nan(self.range.result(), rmse)
         return {
@@ -158,13 +160,13 @@ class DeepBedMapGAN(keras.Model):
         optimizer.apply_gradients(zip(gradients, variables, strict=True))
 
     def _seen(
-        self, inputs: dict[str, tf.Tensor], bed_true: tf.Tensor, bed: tf.Tensor, weight: tf.Tensor | None
+        self, inputs: dict[str, tf.Tensor], bed_true: tf.Tensor, bed: tf.Tensor, radar: tf.Tensor | None
     ) -> tuple[tf.Tensor, tf.Tensor]:
         """Return the true and the generated bed as the discriminator gets to see them."""
-        if weight is None or self.config.discriminator.sees == "everything":
+        if radar is None or self.config.discriminator.sees == "everything":
             return bed_true, bed
         backdrop = self.bicubic(inputs["bed_lowres"])
-        return tf.where(weight > 0, bed_true, backdrop), tf.where(weight > 0, bed, backdrop)
+        return tf.where(radar > 0, bed_true, backdrop), tf.where(radar > 0, bed, backdrop)
 
     def _judged(self, bed: tf.Tensor) -> tf.Tensor:
         """Cut larger beds into the discriminator's tiles; a remainder at the right and bottom is left out."""
@@ -191,15 +193,15 @@ class DeepBedMapGAN(keras.Model):
         diagnostics: dict[str, tf.Tensor],
         bed_true: tf.Tensor,
         bed: tf.Tensor,
-        weight: tf.Tensor | None,
+        radar: tf.Tensor | None,
     ) -> dict[str, tf.Tensor]:
         if "ssim" not in diagnostics:
-            similarity = structural_similarity(bed_true, bed, self.config.structural, weight)
+            similarity = structural_similarity(bed_true, bed, self.config.structural, radar)
             diagnostics = {**diagnostics, "ssim": similarity}
         for name, mean in self.means.items():
             mean.update_state(diagnostics[name])
-        self.rmse.update_state(bed_true, bed, weight)
-        self.range.update_state(bed_true if weight is None else bed_true[weight > 0])
+        self.rmse.update_state(bed_true, bed, radar)
+        self.range.update_state(bed_true if radar is None else bed_true[radar > 0])
         return {**{name: mean.result() for name, mean in self.means.items()}, "rmse": self.rmse.result()}
 
 

@@ -12,6 +12,9 @@ from deepbedmap_tf.models.layers import UPSCALING, split_invalid
 
 Loss = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
+SQUARED_SCALE = 100.0
+"""Error, in metres, of which the squared term makes as much as the content term."""
+
 
 def content_loss(bed_true: tf.Tensor, bed: tf.Tensor, weight: tf.Tensor | None = None) -> Loss:
     """Mean absolute difference, metres (equation A1).
@@ -25,6 +28,12 @@ def content_loss(bed_true: tf.Tensor, bed: tf.Tensor, weight: tf.Tensor | None =
     """
     error = bed - bed_true
     return _mean(tf.abs(error), weight), {"bias": _mean(error, weight)}
+
+
+def squared_loss(bed_true: tf.Tensor, bed: tf.Tensor, weight: tf.Tensor | None = None) -> Loss:
+    """Mean squared difference in units of 100 m times metres; arguments as for `content_loss`."""
+    square = _mean((bed - bed_true) ** 2, weight)
+    return square / SQUARED_SCALE, {"mean_square": square}
 
 
 def _mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
@@ -160,7 +169,13 @@ def adversarial_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> Loss:
 
 @dataclass(frozen=True)
 class GeneratorOutcome:
-    """What the terms of the generator's loss may look at; shapes as in the functions above."""
+    """What the terms of the generator's loss may look at; shapes as in the functions above.
+
+    Attributes
+    ----------
+    weight, radar
+        What each cell counts, and the same for cells with radar alone: texture is learned from those only.
+    """
 
     bed_true: tf.Tensor
     bed: tf.Tensor
@@ -169,13 +184,15 @@ class GeneratorOutcome:
     fake_logits: tf.Tensor | None
     structural: StructuralConfig = StructuralConfig()
     weight: tf.Tensor | None = None
+    radar: tf.Tensor | None = None
 
 
 GENERATOR_TERMS: dict[str, Callable[[GeneratorOutcome], Loss]] = {
     "content": lambda o: content_loss(o.bed_true, o.bed, o.weight),
     "adversarial": lambda o: adversarial_loss(o.real_logits, o.fake_logits),
     "topographic": lambda o: topographic_loss(o.bed, o.bed_lowres, o.weight),
-    "structural": lambda o: structural_loss(o.bed_true, o.bed, o.structural, o.weight),
+    "squared": lambda o: squared_loss(o.bed_true, o.bed, o.weight),
+    "structural": lambda o: structural_loss(o.bed_true, o.bed, o.structural, o.radar),
 }
 """The terms a configuration can weigh, by name."""
 
