@@ -81,3 +81,19 @@ def write_region(folder: Path, content: dict[str, Any]) -> Path:
     path = folder / "region.yml"
     path.write_text(yaml.safe_dump(content, sort_keys=False), encoding="utf-8")
     return path
+
+
+def add_radar(folder: Path, content: dict[str, Any]) -> dict[str, Any]:
+    """Two flight lines over the planes of `region_content`, 7 m above the product; two picks in some cells."""
+    xmin, ymin, xmax, ymax = content["bounds"]
+    along = np.arange(xmin + 125, xmax, 250.0)
+    x = np.concatenate([along, along, along[:40] + 30])
+    y = np.concatenate([np.full(size, ymax - north) for size, north in ((along.size, 8125.0), (along.size, 30125.0))])
+    y = np.concatenate([y, np.full(40, ymax - 8125.0)])
+    plane = ramp(Grid.from_bounds((xmin, ymin, xmax, ymax), 250), -500)
+    row, column = ((ymax - y) // 250).astype(int), ((x - xmin) // 250).astype(int)
+    table = "\n".join(f"{a},{b},{c}" for a, b, c in zip(x, y, plane[row, column] + 7.0, strict=True))
+    (folder / "radar.csv").write_text(f"x,y,z\n{table}\n", encoding="utf-8")
+    content["picks"] = [{"path": "radar.csv", "format": "xyz", "role": "score", "vertical_datum": "ellipsoid:WGS84"}]
+    content["target"] |= {"radar": "radar", "count_scale": 2.0, "unmeasured_weight": 0.1}
+    return content

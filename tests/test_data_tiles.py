@@ -4,7 +4,7 @@ import time
 
 import numpy as np
 import pytest
-from data_files import ramp, region_content, write_geotiff, write_region
+from data_files import add_radar, ramp, region_content, write_geotiff, write_region
 
 from deepbedmap_tf.config import DataConfig
 from deepbedmap_tf.data.cutting import windows
@@ -200,21 +200,7 @@ def test_byrd_tiles_from_the_real_files(root, shared, tmp_path):
 
 @pytest.fixture
 def with_radar(tmp_path, content):
-    """Two flight lines over the planes, 7 m above the product; several picks in some cells."""
-    xmin, ymin, xmax, ymax = content["bounds"]
-    along = np.arange(xmin + 125, xmax, 250.0)
-    x = np.concatenate([along, along, along[:40] + 30])
-    y = np.concatenate(
-        [np.full(along.size, ymax - 8125.0), np.full(along.size, ymax - 30125.0), np.full(40, ymax - 8125.0)]
-    )
-    bed = Grid.from_bounds((xmin, ymin, xmax, ymax), 250)
-    plane = ramp(bed, -500)
-    row, column = ((ymax - y) // 250).astype(int), ((x - xmin) // 250).astype(int)
-    table = "\n".join(f"{a},{b},{c}" for a, b, c in zip(x, y, plane[row, column] + 7.0, strict=True))
-    (tmp_path / "radar.csv").write_text(f"x,y,z\n{table}\n", encoding="utf-8")
-    content["picks"] = [{"path": "radar.csv", "format": "xyz", "role": "score", "vertical_datum": "ellipsoid:WGS84"}]
-    content["target"] |= {"radar": "radar", "count_scale": 2.0, "unmeasured_weight": 0.1}
-    return content
+    return add_radar(tmp_path, content)
 
 
 SPARSE = CONFIG.model_copy(update={"supervision": "sparse", "minimum_coverage": 0.02, "buffer": 3, "block_size": 40})
