@@ -200,7 +200,7 @@ def test_region_files_describe_worlds(root: Path) -> None:
         content = yaml.safe_load(path.read_text())
         world = WorldParameters.model_validate(content["world"])
         assert list(world.bounds) == content["bounds"] and content["synthetic"] and "SYNTHETIC" in content["title"]
-        digests.add(world.digest())
+        digests.add(world.digest() + str(content["resolution"]))
         for left, bottom, right, top in content["holdout"]["test"]:
             if [left, bottom, right, top] == content["bounds"]:
                 continue
