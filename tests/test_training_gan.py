@@ -89,11 +89,19 @@ def test_the_generator_step_leaves_the_discriminator_alone() -> None:
 
 def test_the_discriminator_step_does_not_depend_on_the_generators_loss() -> None:
     after = []
-    for term in ("content", "adversarial"):
-        gan = make_gan(with_terms(term, ema_momentum=None))
+    for terms in (("content", "adversarial"), ("adversarial",)):
+        gan = make_gan(with_terms(*terms, ema_momentum=None))
         gan.train_step(BATCH)
         after.append(gan.discriminator.get_weights())
     assert same(*after)
+
+
+def test_without_an_adversarial_term_no_discriminator_is_trained() -> None:
+    gan = make_gan(with_terms("content", ema_momentum=None))
+    judge, generator = gan.discriminator.get_weights(), gan.generator.get_weights()
+    logs = gan.train_step(BATCH)
+    assert same(judge, gan.discriminator.get_weights()) and not same(generator, gan.generator.get_weights())
+    assert "discriminator_loss" not in logs and "discriminator_loss" not in gan.test_step(BATCH)
 
 
 def test_the_discriminator_step_leaves_the_generator_alone() -> None:
