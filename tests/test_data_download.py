@@ -263,6 +263,8 @@ def test_interrupting_keeps_what_arrived(one: SimpleNamespace) -> None:
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         stderr=subprocess.PIPE,
         text=True,
+        # A shell in the background starts its processes deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (one.partial.exists() and one.partial.stat().st_size):

@@ -18,7 +18,9 @@ def start(folder: Path, resume: bool = False, signal_name: str = "none", at_step
     folder.mkdir(exist_ok=True)
     command = [sys.executable, str(PROGRAM), str(folder), "resume" if resume else "fresh", signal_name, str(at_step)]
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    # A shell in the background starts its processes deaf to Ctrl-C.
+    hear = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # noqa: E731
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment, preexec_fn=hear)
 
 
 def finish(process: subprocess.Popen[str]) -> str:
