@@ -69,6 +69,8 @@ def test_a_cross_validation_from_the_command_line_that_goes_on_where_it_ended(tm
     both = invoke(main, *arguments, "--out", tmp_path / "folds")
     assert both.exit_code == 0, both.output
     assert model.stat().st_mtime_ns == written, "a fold that is done is not trained again"
+    other = invoke(main, *arguments, "--out", tmp_path / "folds", "--set", "training.epochs=3")
+    assert other.exit_code == 2 and "trained with other settings" in other.output
     result = json.loads((tmp_path / "folds" / "metrics.json").read_text(encoding="utf-8"))
     assert len(result["folds"]) == 2
     for fold in result["folds"]:

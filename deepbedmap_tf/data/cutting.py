@@ -99,10 +99,10 @@ def plan_tiles(region: Region, target: xr.DataArray, config: DataConfig, seed: i
     return TilePlan(*_in_order(rows[kept], columns[kept], split[kept]), config.tile_size, dropped, leak)
 
 
-def _plan_sparse(region: Region, target: xr.DataArray, config: DataConfig, seed: int, size: int) -> TilePlan:
-    measured = target["measured"].to_numpy()
-    cells = split_cells(
-        measured,
+def deal_cells(region: Region, target: xr.DataArray, config: DataConfig, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of a weighted target that may be trained on, and those validated on; see `split_cells`."""
+    return split_cells(
+        target["measured"].to_numpy(),
         block_size=config.block_size,
         buffer=config.buffer,
         validation_fraction=config.validation_fraction,
@@ -111,6 +111,11 @@ def _plan_sparse(region: Region, target: xr.DataArray, config: DataConfig, seed:
         folds=config.folds,
         fold=config.fold,
     )
+
+
+def _plan_sparse(region: Region, target: xr.DataArray, config: DataConfig, seed: int, size: int) -> TilePlan:
+    measured = target["measured"].to_numpy()
+    cells = deal_cells(region, target, config, seed)
     found = []
     for label, own in zip((TRAIN, VALIDATION), cells, strict=True):
         rows, columns = complete_windows(own & measured, size, config.stride, config.minimum_coverage)

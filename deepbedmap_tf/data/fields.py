@@ -250,6 +250,14 @@ def _require_geoid(raster: Raster, datum: str) -> None:
         )
 
 
+def batch_of_one(fields: Mapping[str, xr.DataArray]) -> dict[str, np.ndarray]:
+    """Turn fields of one window into what networks and baselines take: (1, rows, columns, bands) float32 by name."""
+    arrays = {name: field.to_numpy().astype(np.float32) for name, field in fields.items()}
+    return {
+        name: (values[..., np.newaxis] if values.ndim == 2 else values)[np.newaxis] for name, values in arrays.items()
+    }
+
+
 def require_datum(datum: str | None, name: str) -> None:
     """Refuse heights with no stated vertical datum.
 

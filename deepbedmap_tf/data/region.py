@@ -215,8 +215,7 @@ class Region:
         known_cells = np.isfinite(bed.to_numpy())
         with np.errstate(invalid="ignore"):
             weight = np.where(measured, counts / (counts + target.count_scale), target.unmeasured_weight * known_cells)
-        weight = np.where(measured & (target.count_scale == 0), 1.0, weight).astype(np.float32)
-        return bed.assign_coords(weight=(("y", "x"), weight), measured=(("y", "x"), measured))
+        return bed.assign_coords(weight=(("y", "x"), weight.astype(np.float32)), measured=(("y", "x"), measured))
 
     def reference(self, name: str, bounds: Bounds | None = None) -> xr.DataArray:
         """Bed of another product at the output resolution, in the region's datum.

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
+from deepbedmap_tf.data.fields import batch_of_one
 from deepbedmap_tf.evaluation.transects import Product
 from deepbedmap_tf.grid import Bounds
 from deepbedmap_tf.scoring.baselines import BoostedRegression
@@ -43,11 +42,7 @@ class BoostedProduct:
 
     def __call__(self, region: Region, bounds: Bounds) -> Product:
         """Predict the bed of a window of a region."""
-        inputs = {}
-        for name, field in region.inputs(bounds).items():
-            values = field.to_numpy()
-            inputs[name] = (values[..., np.newaxis] if values.ndim == 2 else values)[np.newaxis]
-        bed = self.regression.predict(inputs)[0, ..., 0]
+        bed = self.regression.predict(batch_of_one(region.inputs(bounds)))[0, ..., 0]
         return Product(
             "boosted", "Boosted regression", region.grid.window(bounds).dataarray(bed, "bed", "m"), "0/158/115"
         )

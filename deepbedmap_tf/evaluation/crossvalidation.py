@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from deepbedmap_tf.config import Config
 from deepbedmap_tf.data.cache import written_beside
+from deepbedmap_tf.data.cutting import deal_cells
+from deepbedmap_tf.data.fields import batch_of_one
 from deepbedmap_tf.data.region import Region, load_region
-from deepbedmap_tf.data.split import split_cells
 from deepbedmap_tf.errors import ConfigError
 from deepbedmap_tf.scoring import metrics
 from deepbedmap_tf.scoring.baselines import BoostedRegression, bicubic
@@ -103,8 +104,11 @@ def cross_validate(
                 "training": {"steps": run.steps, "minutes": round(run.minutes, 1), "initial": start and start.ancestry},
             }
             export_model(run.gan.averaged_generator, own.generator, folder, metadata)
+        model = load_model(folder)
+        if model.metadata["config"] != own.model_dump(mode="json"):
+            raise ConfigError(f"{folder} was trained with other settings; choose another --out, or remove that folder")
         train_cells, scored_cells = fold_cells(region, own)
-        bed = predict_window(load_model(folder), region).to_numpy()
+        bed = predict_window(model, region).to_numpy()
         products = {"deepbedmap": bed, **baselines(region, train_cells)}
         radar = np.where(scored_cells, region.weighted_target().to_numpy(), np.nan)
         scores.append(score_products(products, radar))
@@ -117,27 +121,15 @@ def cross_validate(
 
 def fold_cells(region: Region, config: Config) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
     """Radar cells that a fold trains on and those it is scored at, shape of the region's grid."""
-    data = region.tiling(config.data)
-    measured = region.weighted_target()["measured"].to_numpy()
-    train, scored = split_cells(
-        measured,
-        block_size=data.block_size,
-        buffer=data.buffer,
-        validation_fraction=data.validation_fraction,
-        seed=config.seed,
-        test=region.held_out,
-        folds=data.folds,
-        fold=data.fold,
-    )
+    target = region.weighted_target()
+    measured = target["measured"].to_numpy()
+    train, scored = deal_cells(region, target, region.tiling(config.data), config.seed)
     return train & measured, scored & measured
 
 
 def baselines(region: Region, train_cells: NDArray[np.bool_]) -> dict[str, Bed]:
     """Beds of the baselines over the whole region, the regression fitted on the radar of training cells alone."""
-    inputs = {}
-    for name, field in region.inputs().items():
-        values = field.to_numpy()
-        inputs[name] = (values[..., np.newaxis] if values.ndim == 2 else values)[np.newaxis]
+    inputs = batch_of_one(region.inputs())
     radar = np.where(train_cells, region.weighted_target().to_numpy(), np.nan)
     regression = BoostedRegression().fit(inputs, radar[np.newaxis, ..., np.newaxis])
     beds: dict[str, Bed] = {"bicubic": bicubic(inputs["bed_lowres"][0, ..., 0])}

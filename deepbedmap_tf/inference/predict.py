@@ -12,6 +12,7 @@ import xarray as xr
 
 from deepbedmap_tf.config import GeneratorConfig
 from deepbedmap_tf.data.cache import digest, file_sha256
+from deepbedmap_tf.data.fields import batch_of_one
 from deepbedmap_tf.data.region import SCALE, Region, load_region
 from deepbedmap_tf.errors import DataError, NoDataError
 from deepbedmap_tf.grid import Bounds
@@ -55,17 +56,14 @@ def predict_window(model: Predictor, region: Region, bounds: Bounds | None = Non
     DataError
         When an input has gaps and the model was trained without validity channels, or no cell is valid.
     """
-    fields = region.inputs(bounds, model.config.inputs)
-    inputs = {}
-    for name, field in fields.items():
-        values = field.to_numpy().astype("float32")
+    inputs = batch_of_one(region.inputs(bounds, model.config.inputs))
+    for name, values in inputs.items():
         invalid = ~np.isfinite(values)
         if invalid.any() and not model.config.normalise:
             raise DataError(
                 f"input {name!r} of region {region.name} has {invalid.sum()} invalid values and this model takes none "
                 "(normalise: false); give the input a fill rule in the region file, or use a model with normalise: true"
             )
-        inputs[name] = (values[..., np.newaxis] if values.ndim == 2 else values)[np.newaxis]
     window = region.grid if bounds is None else region.grid.window(bounds)
     bed = model(inputs)[0, ..., 0]
     known = np.isfinite(inputs["bed_lowres"][0, 1:-1, 1:-1, 0])
