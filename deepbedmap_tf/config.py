@@ -207,8 +207,7 @@ class DataConfig(Settings):
     minimum_coverage
         Least share of a window's cells that hold radar, for sparse supervision.
     folds, fold
-        Blocked cross-validation: the blocks are dealt to so many folds, and this one is validated on. None deals by
-        `validation_fraction`.
+        Blocked cross-validation: so many folds of blocks, of which this is validated on; None: `validation_fraction`.
     """
 
     regions: tuple[str, ...] = ("configs/regions/synthetic.yml",)

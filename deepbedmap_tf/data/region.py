@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from deepbedmap_tf.config import DEFAULT_INPUTS, DataConfig, InputConfig, read_yaml, validate
+from deepbedmap_tf.data import catalog
 from deepbedmap_tf.data.cache import cache_directory, digest, written_beside
 from deepbedmap_tf.data.fields import FieldReader
 from deepbedmap_tf.data.gridding import cells_of, count_picks, grid_picks, mean_of_cells
@@ -30,7 +31,6 @@ _LOGGER = logging.getLogger(__name__)
 SCALE = 4
 MARGIN = 1
 _WORLD = "{world}/"
-_CATALOGUE = "catalogue:"
 # Raised when gridding comes out differently from the same picks, so that no cache serves an old grid.
 _GRIDDING_VERSION = 2
 
@@ -124,9 +124,7 @@ class Region:
         """
         if path.startswith(_WORLD):
             return self._world / path.removeprefix(_WORLD)
-        if path.startswith(_CATALOGUE):
-            from deepbedmap_tf.data import catalog
-
+        if path.startswith(catalog.REFERENCE):
             return catalog.resolve(path)
         return self.data_dir / Path(path).expanduser()
 

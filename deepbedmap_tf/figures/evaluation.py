@@ -45,7 +45,7 @@ def draw_evaluation(evaluation: Evaluation, out: Path, formats: Sequence[str] = 
     panels = [
         RoughnessPanel(f"{model.label}: roughness", roughness(model.bed)),
         RoughnessPanel(
-            f"{reference_label}: roughness" + ("" if evaluation.scattered else " along its lines"),
+            f"{reference_label}: roughness",
             _radar_points(evaluation),
         ),
     ]
