@@ -277,10 +277,11 @@ class TilingSettings(Settings):
 
     Attributes
     ----------
-    stride, block_size, buffer, validation_fraction, max_tiles
+    tile_size, stride, block_size, buffer, validation_fraction, max_tiles
         As in `deepbedmap_tf.config.DataConfig`.
     """
 
+    tile_size: Annotated[int, Field(ge=9)] | None = None
     stride: Annotated[int, Field(ge=1)] | None = None
     block_size: Annotated[int, Field(ge=1)] | None = None
     buffer: Annotated[int, Field(ge=0)] | None = None
