@@ -1,0 +1,90 @@
+"""What every command has: the group, ``--debug``, and errors of the input as one line with exit code 2."""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from deepbedmap_tf import __version__
+from deepbedmap_tf.errors import DeepBedMapError
+
+EXIT_BAD_INPUT = 2
+EXIT_INTERRUPTED = 130
+REFUSED_BY_THE_SYSTEM = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+)
+
+
+def command(
+    group: click.Group | None = None, name: str | None = None, **settings: Any
+) -> Callable[[Callable[..., Any]], Any]:
+    """Make a click command that adds ``--debug`` and turns errors of the input into one line and exit code 2.
+
+    Parameters
+    ----------
+    group
+        Add the command to this group; a command of its own by default.
+    name
+        Of the command; the function's by default.
+    **settings
+        Passed to click.
+    """
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        @click.option("--debug", is_flag=True, help="Show the traceback of an error and TensorFlow's own messages.")
+        @functools.wraps(function)
+        def guarded(*arguments: Any, debug: bool, **options: Any) -> Any:
+            _prepare_process(debug)
+            try:
+                return function(*arguments, **options)
+            except KeyboardInterrupt:
+                click.echo("interrupted", err=True)
+                sys.exit(EXIT_INTERRUPTED)
+            except DeepBedMapError as error:
+                _fail(str(error), error, debug)
+            except OSError as error:
+                if error.errno not in REFUSED_BY_THE_SYSTEM:
+                    raise
+                where = f" {error.filename}" if error.filename else ""
+                _fail(f"cannot write{where}: {error.strerror}; free some space or choose another folder", error, debug)
+            except MemoryError as error:
+                _fail("out of memory; choose smaller --bounds or training.batch_size", error, debug)
+
+        made = click.command(name, **settings)(guarded)
+        if group is not None:
+            group.add_command(made)
+        return made
+
+    return decorate
+
+
+def _fail(message: str, error: BaseException, debug: bool) -> None:
+    if debug:
+        traceback.print_exception(error)
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    sys.exit(EXIT_BAD_INPUT)
+
+
+def _prepare_process(debug: bool) -> None:
+    """Quieten libraries before they are imported, and show the package's own messages."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
+    os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
+    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    logging.getLogger("deepbedmap_tf").setLevel(logging.DEBUG if debug else logging.INFO)
+    if not debug:
+        logging.getLogger("tensorflow").setLevel(logging.ERROR)
+        logging.getLogger("absl").setLevel(logging.ERROR)
+
+
+@click.group()
+@click.version_option(__version__, prog_name="deepbedmap")
+def main() -> None:
+    """Antarctic bed elevation by conditional super-resolution."""

@@ -1,0 +1,94 @@
+"""``deepbedmap cross-validate``, ``import-chainer``, ``export`` and ``bench``: what is done with models."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from deepbedmap_tf.cli.base import command, main
+
+
+@command(main, "cross-validate")
+@click.option(
+    "--config", "config_file", type=click.Path(path_type=Path), default=Path("configs/byrd.yml"), show_default=True
+)
+@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@click.option("--initial", type=click.Path(path_type=Path), help="Exported model that every fold starts from.")
+@click.option(
+    "--out", required=True, type=click.Path(path_type=Path), help="Folder for the folds; goes on where it ended."
+)
+@click.option("--fold", "only", multiple=True, type=int, help="Only this fold, counted from 0; may be repeated.")
+@click.option("--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting.")
+def cross_validate(
+    config_file: Path,
+    region: Path,
+    data_dir: Path | None,
+    initial: Path | None,
+    out: Path,
+    only: tuple[int, ...],
+    overrides: tuple[str, ...],
+) -> None:
+    """Train a network a fold and score it, beside baselines, at radar cells that its training never saw."""
+    from deepbedmap_tf.config import load_config
+    from deepbedmap_tf.evaluation.crossvalidation import cross_validate as run
+    from deepbedmap_tf.evaluation.crossvalidation import table
+
+    result = run(load_config(config_file, overrides), region, out, data_dir, initial, only or None, sys.stderr.isatty())
+    for number, scores in enumerate(result["folds"]):
+        click.echo(
+            f"\nfold {only[number] if only else number}: {scores['bicubic']['count']:.0f} radar cells\n{table(scores)}"
+        )
+    click.echo(f"\nmean and standard deviation over the folds\n{table(result['mean'], result['spread'])}")
+    click.echo(f"\n{out / 'metrics.json'}")
+
+
+@command(main, "import-chainer")
+@click.argument("weights", type=click.Path(path_type=Path))
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@click.option("--residual-scaling", default=0.2, show_default=True, help="The weight file does not hold it.")
+def import_chainer_command(weights: Path, out: Path, residual_scaling: float) -> None:
+    """Turn the published network's WEIGHTS.npz into a SavedModel."""
+    from deepbedmap_tf.inference.export import import_chainer, load_model
+
+    model = load_model(import_chainer(weights, out, residual_scaling))
+    click.echo(f"{out}: {model.config.num_residual_blocks} blocks, {model.config.input_filters} filters an input")
+
+
+@command(main)
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@click.option("--keras", "keras_file", required=True, type=click.Path(path_type=Path), help="generator.keras to write.")
+def export(model: Path, keras_file: Path) -> None:
+    """Make a Keras file, for further training or study, from an exported model."""
+    from deepbedmap_tf.data.cache import written_beside
+    from deepbedmap_tf.inference.export import load_model
+
+    generator = load_model(model).generator()
+    with written_beside(keras_file) as beside:
+        # Keras goes by the ending of the name.
+        named = beside.with_name(f"{beside.name}.keras")
+        try:
+            generator.save(named)
+            named.replace(beside)
+        finally:
+            named.unlink(missing_ok=True)
+    click.echo(f"{keras_file}: {generator.count_params():,} parameters")
+
+
+@command(main)
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the numbers to this file as well.")
+@click.option("--repeats", default=5, show_default=True, help="Timings of each case; the best counts.")
+def bench(json_file: Path | None, repeats: int) -> None:
+    """Measure this machine's arithmetic, inference, training and the deformable layers."""
+    import json
+
+    from deepbedmap_tf.data.cache import written_beside
+    from deepbedmap_tf.inference.bench import measure, table
+
+    results = measure(repeats, lambda line: click.echo(line, err=True))
+    click.echo(table(results))
+    if json_file is not None:
+        with written_beside(json_file) as beside:
+            beside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,113 @@
+"""What ``train.py`` offers."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import click
+
+from deepbedmap_tf.errors import DeepBedMapError
+
+
+def train_and_export(
+    config_file: Path,
+    regions: tuple[Path, ...],
+    data_dir: Path | None,
+    out: Path,
+    resume: bool,
+    overrides: tuple[str, ...],
+    initial: Path | None = None,
+) -> Path:
+    """Run what ``train.py`` offers: tiles, training, export, figures and tracking.
+
+    Parameters
+    ----------
+    config_file, overrides
+        As for `config.load_config`.
+    regions
+        Region files; those of the configuration when empty.
+    data_dir
+        Folder that the region files' paths start from.
+    out
+        Folder of the model; checkpoints lie in its ``training``.
+    resume
+        Go on with the run that lies there.
+    initial
+        Exported model whose weights to start from.
+    """
+    from deepbedmap_tf.config import load_config
+    from deepbedmap_tf.figures.training import training_curves
+    from deepbedmap_tf.inference.export import export_model, load_model
+    from deepbedmap_tf.inference.serving import log_model
+    from deepbedmap_tf.training.loop import load_training_data, train
+    from deepbedmap_tf.training.tracking import forgiven, git_revision, tracked
+
+    config = load_config(config_file, overrides)
+    if regions:
+        data_config = config.data.model_copy(update={"regions": tuple(str(each) for each in regions)})
+        config = config.model_copy(update={"data": data_config})
+    files = tuple(Path(each) for each in config.data.regions)
+    weights, ancestry = None, None
+    if initial is not None:
+        model = load_model(initial)
+        if model.config != config.generator:
+            raise DeepBedMapError(
+                f"{initial} has another architecture than {config_file}; start from a model of the same settings"
+            )
+        weights = model.weights()
+        ancestry = model.ancestry
+    data = load_training_data(config, files, data_dir)
+    synthetic = all(part["synthetic"] for part in data.provenance)
+    leaks = [part["leak_fraction"] for part in data.provenance]
+    click.echo(
+        f"{len(data.train)} training and {len(data.validation)} validation tiles, leak fraction {max(leaks)}"
+        f"{', SYNTHETIC' if synthetic else ''}"
+    )
+    tags = {"tile_store_hash": data.data_hash, "synthetic": str(synthetic), "out": str(out)}
+    with tracked(config, tags) as tracker:
+        run = train(
+            config,
+            data,
+            out / "training",
+            resume,
+            # A bar that redraws itself is noise in a log file, where one line an epoch says all.
+            progress=sys.stderr.isatty(),
+            on_epoch=tracker.epoch,
+            on_start=tracker.start,
+            initial_weights=weights,
+        )
+        metadata = {
+            "name": out.name,
+            "title": f"DeepBedMap, {config.name} configuration{', SYNTHETIC training data' if synthetic else ''}",
+            "synthetic": synthetic,
+            "citations": sorted(
+                {citation for part in data.provenance for citation in part["citations"]}
+                | set((ancestry or {}).get("citations", ()))
+            ),
+            "config": config.model_dump(mode="json"),
+            "resolution": data.provenance[0]["resolution"],
+            "training_data": {"hash": data.data_hash, "stores": data.provenance},
+            "training": {
+                "steps": run.steps,
+                "minutes": round(run.minutes, 1),
+                "precision": run.precision,
+                "tiles": len(data.train),
+                "git_revision": git_revision(),
+                "initial": ancestry,
+            },
+            "metrics": run.history[-1] if run.history else {},
+        }
+        export_model(run.gan.averaged_generator, config.generator, out, metadata)
+        if run.history:
+            tracker.figures([training_curves(run.history, out / "training" / "curves.png", metadata["title"])])
+        with forgiven("the model"):
+            log_model(tracker.mlflow, out, config.generator)
+    final = metadata["metrics"]
+    if final:
+        click.echo(
+            f"validation RMSE {final['val_rmse']:.1f} m, bicubic {final['val_bicubic_rmse']:.1f} m, "
+            f"skill {100 * final['val_skill']:.1f} %, SSIM {final['val_ssim']:.3f}"
+        )
+    click.echo(f"model: {out}")
+    return out
