@@ -3,10 +3,10 @@ SHELL := /bin/bash
 BIN := .venv/bin
 REGION := configs/regions/synthetic_small.yml
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint format lock bench clean
+.PHONY: help setup demo test test-all test-postgres lint format lock bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 10
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
 setup: ## GMT, Python 3.11 in .venv and the locked packages
 	@scripts/setup.sh
@@ -16,8 +16,16 @@ demo: setup ## train the quick configuration, evaluate the Thwaites transect, ma
 	@$(BIN)/python train.py --config configs/quick.yml --region $(REGION) --out saved_models/quick
 	@$(BIN)/python evaluate.py --transect thwaites --model saved_models/quick --region $(REGION) --out outputs/demo
 
-test: lint ## style, types and the test suite
-	@$(BIN)/python -m pytest -q --durations=15
+test: lint ## style, types and the test suite, but for what takes long
+	@$(BIN)/python -m pytest -q --durations=15 -m "not slow"
+
+test-all: lint ## the same with servers, browser and long runs
+	@scripts/setup.sh --postgres
+	@$(BIN)/python -m pytest -q --durations=25
+
+test-postgres: setup ## the tests with a PostgreSQL server, which they start themselves
+	@scripts/setup.sh --postgres
+	@$(BIN)/python -m pytest -q -m postgres
 
 lint: setup ## style and types only
 	@$(BIN)/ruff check --quiet .

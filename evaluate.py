@@ -47,6 +47,8 @@ def main(
 ) -> None:
     """Compare a model with radar, the bicubic bed and the region's other products along a transect."""
     from deepbedmap_tf.evaluation.report import evaluate
+    from deepbedmap_tf.inference.export import read_metadata
+    from deepbedmap_tf.training.tracking import record_evaluation
 
     out = out or Path("outputs") / f"{transect}-{model.name}"
     result = evaluate(model, transect, region, data_dir, out, baseline_tiles)
@@ -56,7 +58,10 @@ def main(
         from deepbedmap_tf.figures.evaluation import draw_evaluation
 
         files += draw_evaluation(result, out)
+    run = record_evaluation(read_metadata(model), transect, result.metrics(), files)
     click.echo("\nwritten:\n" + "\n".join(f"  {file}" for file in files))
+    if run is not None:
+        click.echo(f"added to the model's run {run} in MLflow")
 
 
 if __name__ == "__main__":

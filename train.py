@@ -25,6 +25,13 @@ from deepbedmap_tf.cli import command, train_and_export
 @click.option("--initial", type=click.Path(path_type=Path), help="Exported model to start from.")
 @click.option("--resume", is_flag=True, help="Go on with the run in --out.")
 @click.option(
+    "--strategy",
+    type=click.Choice(["one", "mirrored", "multiworker"]),
+    default="one",
+    show_default=True,
+    help="One device, all GPUs of this machine, or all workers of TF_CONFIG.",
+)
+@click.option(
     "--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration."
 )
 def train(
@@ -34,12 +41,12 @@ def train(
     out: Path | None,
     initial: Path | None,
     resume: bool,
+    strategy: str,
     overrides: tuple[str, ...],
 ) -> None:
     """Train a DeepBedMap generator; stop it with Ctrl-C, go on with --resume, watch it in `mlflow ui`."""
-    train_and_export(
-        config, regions, data_dir, out or Path("saved_models") / f"trained-{config.stem}", resume, overrides, initial
-    )
+    out = out or Path("saved_models") / f"trained-{config.stem}"
+    train_and_export(config, regions, data_dir, out, resume, overrides, initial, strategy)
 
 
 if __name__ == "__main__":

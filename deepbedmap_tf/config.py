@@ -61,19 +61,18 @@ class GeneratorConfig(Settings):
         Width of the trunk and growth of the dense blocks.
     residual_scaling
         Factor on the residual of every dense block and every RRDB.
-    output
+    output, residual_scale
         ``absolute``: the network's last layer is the bed in metres. ``residual``: the bed is the bicubic
-        low-resolution bed plus ``residual_scale`` times the last layer.
-    residual_scale
-        Metres of bed per unit of the last layer when `output` is ``residual``.
+        low-resolution bed plus ``residual_scale`` metres times the last layer.
     normalise
         Turn the inputs, inside the graph, into scaled features with validity channels, so that NaN is allowed.
     initial_scale
         Factor on the He-normal standard deviation of the kernels of the residual blocks, the offsets and the last
         layer, so that all of them begin close to doing nothing.
     trunk_initial_scale
-        The same for the layers that the signal has to pass: 0.1 as published makes it, and every gradient, 10 times
-        smaller at each of them.
+        The same for the layers that the signal has to pass; the published 0.1 makes it tenfold smaller at each.
+    consistent
+        Make every 4 x 4 mean of the bed its low-resolution cell, in the last layer (`models.consistency`).
     inputs
         The conditional inputs; the first is the low-resolution bed.
     """
@@ -88,6 +87,7 @@ class GeneratorConfig(Settings):
     normalise: bool = False
     initial_scale: Annotated[float, Field(gt=0)] = 0.1
     trunk_initial_scale: Annotated[float, Field(gt=0)] = 0.1
+    consistent: bool = False
     inputs: tuple[InputConfig, ...] = DEFAULT_INPUTS
 
     @model_validator(mode="after")
@@ -264,7 +264,7 @@ class TrainingConfig(Settings):
 class Config(Settings):
     """Everything that decides a training run, apart from the region's data."""
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
     seed: int = 42
     generator: GeneratorConfig = GeneratorConfig()
     discriminator: DiscriminatorConfig = DiscriminatorConfig()

@@ -2,6 +2,39 @@
 
 from __future__ import annotations
 
+import os
+import re
+
+_LOGIN = re.compile(r"(?<=://)\S*@")
+_SECRET = re.compile(r"(?i)\b((?:ssl)?password|passwd|token|secret)=[^\s&'\"]+")
+_SECRET_VARIABLES = (
+    "EARTHDATA_PASSWORD",
+    "EARTHDATA_TOKEN",
+    "MLFLOW_TRACKING_PASSWORD",
+    "MLFLOW_TRACKING_TOKEN",
+    "PGPASSWORD",
+)
+
+
+def without_passwords(text: str) -> str:
+    """Hide logins in addresses, ``password=...``, and what the environment holds for us in secret.
+
+    Parameters
+    ----------
+    text
+        Anything that is about to be shown or stored.
+
+    Examples
+    --------
+    >>> without_passwords("cannot use postgresql://anna:hunter2@db.example/runs?sslpassword=x")
+    'cannot use postgresql://***@db.example/runs?sslpassword=***'
+    """
+    for name in _SECRET_VARIABLES:
+        value = os.environ.get(name)
+        if value:
+            text = text.replace(value, "***")
+    return _SECRET.sub(r"\1=***", _LOGIN.sub("***@", text))
+
 
 class DeepBedMapError(Exception):
     """Root of the errors that mean "the input is wrong", as opposed to "the program is wrong".
@@ -37,3 +70,7 @@ class ModelError(DeepBedMapError):
 
 class TrainingError(DeepBedMapError):
     """Training can't go on: a loss is not finite, or a run to resume differs from the one asked for."""
+
+
+class DivergedError(TrainingError):
+    """A loss or a weight is not finite any more: the fault of the settings, not of the machine."""

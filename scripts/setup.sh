@@ -4,6 +4,7 @@
 #
 #   scripts/setup.sh         set up
 #   scripts/setup.sh --uv    only make sure of uv, and print its path
+#   scripts/setup.sh --postgres   only make sure of a PostgreSQL server's programs
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -79,11 +80,16 @@ find_uv() { # sets uv, without installing anything
     [[ -n $uv ]]
 }
 
-system_packages() { # the Debian packages that are missing, for what is asked: gmt or nothing
+system_packages() { # the Debian packages that are missing, for what is asked: gmt, postgresql or nothing
     local packages=()
     if [[ ${1:-} == gmt ]]; then
         have gmt || packages+=(gmt libgmt-dev)
         have gs || packages+=(ghostscript)
+    fi
+    if [[ ${1:-} == postgresql ]]; then
+        scripts/postgres.sh where >/dev/null 2>&1 || packages+=(postgresql)
+        echo "${packages[*]}"
+        return
     fi
     find_uv || python_can_install || packages+=(python3-venv ca-certificates)
     echo "${packages[*]}"
@@ -97,6 +103,9 @@ install_system_packages() {
     if [[ $packages == *gmt* || $packages == *ghostscript* ]]; then
         by_hand+=("macOS: brew install gmt ghostscript")
         by_hand+=("Without administrator's rights: conda install -c conda-forge 'gmt>=$oldest_gmt' ghostscript, in an active environment.")
+    fi
+    if [[ $packages == *postgresql* ]]; then
+        by_hand+=("macOS: brew install postgresql")
     fi
     if [[ $packages == *python3-venv* ]]; then
         by_hand+=("Or install uv by hand (https://docs.astral.sh/uv) and put it on PATH.")
@@ -179,6 +188,11 @@ main() {
         install_system_packages
         install_uv
         echo "$uv"
+        return
+    fi
+    if [[ ${1:-} == --postgres ]]; then
+        : >"$log"
+        install_system_packages postgresql
         return
     fi
     if [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" && -x .venv/bin/deepbedmap ]] && works .venv/bin/python -V && gmt_is_recent && have gs; then

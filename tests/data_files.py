@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,8 @@ import rasterio
 import xarray as xr
 import yaml
 
-from deepbedmap_tf.grid import Grid
+from deepbedmap_tf.data.rasters import open_raster
+from deepbedmap_tf.grid import Bounds, Grid
 
 EAST, NORTH = 0.011, -0.007
 
@@ -18,6 +20,11 @@ EAST, NORTH = 0.011, -0.007
 def ramp(grid: Grid, offset: float = 0.0) -> np.ndarray:
     """A plane in map coordinates: whatever moves a cell changes it."""
     return (EAST * grid.x[np.newaxis, :] + NORTH * grid.y[:, np.newaxis] + offset).astype(np.float32)
+
+
+def read_raster(path: Path, variables: Sequence[str] = (), bounds: Bounds | None = None, **said: Any) -> xr.DataArray:
+    """What `open_raster` opens, read whole or in a window."""
+    return open_raster(path, variables, **said).read(bounds)
 
 
 def write_geotiff(

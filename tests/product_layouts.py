@@ -104,6 +104,66 @@ def measures_phase_map(path: Path, grid: Grid) -> Path:
     return path
 
 
+def nsidc_0484(path: Path, grid: Grid, missing: float) -> Path:
+    """NSIDC-0484 v2: as the phase map, with axes that say their standard names; `missing` untagged in four cells."""
+    measures_phase_map(path, grid)
+    dataset = xr.load_dataset(path)
+    for axis in ("x", "y"):
+        dataset[axis].attrs = {"units": "m", "standard_name": f"projection_{axis}_coordinate"}
+    for name in ("VX", "VY"):
+        dataset[name][2:4, 5:7] = missing
+    dataset.attrs["Conventions"] = "CF-1.6"
+    dataset.to_netcdf(path, encoding={name: {"_FillValue": None, "dtype": "float32"} for name in ("VX", "VY")})
+    return path
+
+
+def its_live(folder: Path, grid: Grid, crs: str = "EPSG:3031") -> tuple[Path, Path]:
+    """ITS_LIVE mosaic: a GeoTIFF a component, float32, m/y, -32767 where there is none, tags of the NetCDF it was."""
+    paths = []
+    for name, offset in (("vx", 10.0), ("vy", -10.0)):
+        values = ramp(grid, offset)
+        values[2:4, 5:7] = -32767
+        path = geotiff(
+            folder / f"ANT_G0120_0000_{name}.tif", grid, values, nodata=-32767.0, crs=crs, compress="deflate"
+        )
+        with rasterio.open(path, "r+") as dataset:
+            dataset.units = ("m/y",)
+            tags = {f"{name}#units": "m/y", f"{name}#missing_value": "-32767", "AREA_OR_POINT": "Area"}
+            dataset.update_tags(**tags, **{"NC_GLOBAL#title": "autoRIFT surface velocities"})
+        paths.append(path)
+    return paths[0], paths[1]
+
+
+def mar_native(path: Path, rows: int = 9, columns: int = 11) -> tuple[Path, np.ndarray, np.ndarray]:
+    """MAR on its own cells: an oblique stereographic map, axes in km, no mapping but 2-D longitude and latitude.
+
+    Returns the x and y of its nodes in EPSG:3031 too; the field is 300 + x / 10 km.
+    """
+    from pyproj import Transformer
+
+    own = "+proj=stere +lat_0=-79 +lon_0=-110 +k=1 +ellps=sphere +units=km"
+    east, north = np.meshgrid(np.arange(columns) * 35.0 - 150, np.arange(rows) * 35.0 - 100)
+    longitude, latitude = Transformer.from_crs(own, "EPSG:4326", always_xy=True).transform(east, north)
+    x, y = Transformer.from_crs("EPSG:4326", "EPSG:3031", always_xy=True).transform(longitude, latitude)
+    smb = (300 + 1e-4 * x)[np.newaxis, np.newaxis] + np.array([-1.0, 0.0, 1.0]).reshape(3, 1, 1, 1)
+    dims = (f"Y20_{rows}", f"X10_{columns}")
+    arrays = {
+        "SMB": (
+            ("TIME", "SECTOR", *dims),
+            smb.astype(np.float32),
+            {"units": "mmWE/yr", "long_name": "Surface Mass Balance"},
+        ),
+        "LON": (dims, longitude, {"units": "degrees"}),
+        "LAT": (dims, latitude, {"units": "degrees"}),
+        "MSK": (dims, np.full(x.shape, 100.0), {"units": "%"}),
+    }
+    axes = {dims[0]: (dims[0], north[:, 0], {"units": "km"}), dims[1]: (dims[1], east[0], {"units": "km"})}
+    xr.Dataset(arrays, {**axes, "TIME": ("TIME", [0.0, 12.0, 24.0], {"units": "HOURS since 1979-01-01"})}).to_netcdf(
+        path
+    )
+    return path, x, y
+
+
 def racmo(path: Path, crs: str = "EPSG:3031") -> tuple[Path, np.ndarray, np.ndarray]:
     """RACMO's output: months on a rotated pole, 2-D longitude and latitude; returns x and y of the nodes too."""
     from pyproj import CRS, Transformer

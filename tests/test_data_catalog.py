@@ -35,7 +35,10 @@ def test_the_shipped_catalogue_is_whole() -> None:
     products = {each.key: each for each in load_catalogue().products}
     assert len(products) == 14
     for each in products.values():
-        assert each.citation and each.format and (each.files or each.doi_dataset)
+        assert each.format and (each.files or each.doi_dataset) and (each.doi_dataset or each.doi_literature)
+        # What is said of a product names where it was read; the rest is left open.
+        assert (each.citation is None) == (each.citation_source is None), each.key
+        assert (each.licence is None) == (each.licence_source is None), each.key
         for file in each.files:
             reachable = file.url is None or file.url.startswith(("http://", "https://")) or each.superseded_by
             assert reachable, file.name
@@ -201,7 +204,7 @@ def test_a_superseded_product_leads_to_its_successor(servers: Servers, catalogue
 def test_the_command_fetches_and_lists(one: SimpleNamespace) -> None:
     listed = invoke(main, "fetch", "--list")
     assert listed.exit_code == 0 and "Made" in listed.output and "missing" in listed.output
-    assert "licence: not on record here, see https://doi.org/10.0/Made" in listed.output
+    assert "licence: not on record; data: https://doi.org/10.0/Made" in listed.output
     fetched = invoke(main, "fetch", "Made")
     assert fetched.exit_code == 0, fetched.output
     assert f"{one.path}: downloaded, sha256:{sha256(CONTENT)}" in fetched.output
@@ -212,6 +215,38 @@ def test_the_command_fetches_and_lists(one: SimpleNamespace) -> None:
         wrong.exit_code == 2
         and wrong.output == "error: there is no product 'Mode' in the catalogue; did you mean Made?\n"
     )
+
+
+def test_what_is_not_on_record_is_said_and_not_guessed(servers: Servers, catalogue: WriteCatalogue) -> None:
+    file = {"name": "a.nc", "url": servers.url("a.nc")}
+    literature = "https://doi.org/10.0/paper"
+    known = product("Known", file, licence="CC BY 4.0", licence_source="its page", doi_literature=literature)
+    catalogue(known, product("Unknown", file, citation=None), product("Asked", {"name": "b"}, citation=None))
+    lines = [line.strip() for line in invoke(main, "fetch", "--list").stdout.splitlines()]
+    of = {line.split()[0]: lines[i : i + 3] for i, line in enumerate(lines) if "not on record  " in line}
+    assert "licence: CC BY 4.0 (says its page); data: https://doi.org/10.0/Known" in of["Known"]
+    assert f"cite: Known et al.; literature: {literature}" in of["Known"]
+    assert "licence: not on record; data: https://doi.org/10.0/Unknown" in of["Unknown"]
+    assert "cite: not on record; literature: https://doi.org/10.0/Unknown" in of["Unknown"]
+    with pytest.raises(DataError, match=r"ask the authors \(https://doi.org/10.0/Asked\) and place b at"):
+        list(fetch(["Asked"]))
+
+
+def test_a_pattern_is_of_files_that_are_there(servers: Servers, catalogue: WriteCatalogue, folder: Path) -> None:
+    files = [{"name": f"{name}.csv", "url": servers.url(f"{name}.csv")} for name in "ab"]
+    catalogue(product("Made", *files))
+    with pytest.raises(DataError, match=r"no file of catalogue:Made/\*\.csv is there: run `deepbedmap fetch Made`"):
+        resolve("catalogue:Made/*.csv")
+    with pytest.raises(ConfigError, match=r"product Made has no file that matches '\*\.txt'; it has a\.csv, b\.csv"):
+        resolve("catalogue:Made/*.txt")
+    folder.mkdir(parents=True)
+    (folder / "b.csv").write_bytes(b"b")
+    assert resolve("catalogue:Made/*.csv") == folder / "*.csv"
+    for pattern in ("../*.csv", "sub/*.csv", ".*"):
+        with pytest.raises(ConfigError, match="expected a pattern of file names alone"):
+            resolve(f"catalogue:Made/{pattern}")
+    with pytest.raises(ConfigError, match=r"name one: catalogue:Made/FILE, or picks by a pattern: catalogue:Made/\*"):
+        resolve("catalogue:Made")
 
 
 def test_errors_of_the_command_are_one_line(one: SimpleNamespace) -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import product_layouts as layouts
 import pytest
-from data_files import ramp
+from data_files import ramp, read_raster
 
 from deepbedmap_tf.data.fields import FieldReader
 from deepbedmap_tf.data.nodes import read_nodes
 from deepbedmap_tf.data.picks import FORMATS, project, read_picks
-from deepbedmap_tf.data.rasters import open_raster, read_raster
+from deepbedmap_tf.data.rasters import open_raster
 from deepbedmap_tf.data.schema import LayerSettings, RasterSettings
 from deepbedmap_tf.errors import DataError, DatumError, GridError
 from deepbedmap_tf.grid import Grid

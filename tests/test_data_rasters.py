@@ -10,13 +10,13 @@ import rasterio.errors
 import rasterio.windows
 import xarray as xr
 from affine import Affine
-from data_files import ramp, write_geotiff, write_netcdf
+from data_files import ramp, read_raster, write_geotiff, write_netcdf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepbedmap_tf.data.fields import sample_blocks
 from deepbedmap_tf.data.netcdf_classic import missing_bytes
-from deepbedmap_tf.data.rasters import canonical_units, open_raster, read_raster
+from deepbedmap_tf.data.rasters import canonical_units, open_raster
 from deepbedmap_tf.data.resampling import resample
 from deepbedmap_tf.errors import DataError, GridError
 from deepbedmap_tf.grid import Grid

@@ -207,7 +207,7 @@ def test_picks_are_gridded_once_and_then_come_from_the_cache(tmp_path, content, 
     bed = region.target()
     assert bed.attrs["label"] == "radar" and np.isfinite(bed).all()
     np.testing.assert_allclose(bed, np.broadcast_to(0.001 * region.grid.x, bed.shape), atol=0.01)
-    monkeypatch.setattr("deepbedmap_tf.data.region.grid_picks", lambda *_, **__: pytest.fail("gridded again"))
+    monkeypatch.setattr("deepbedmap_tf.data.gridded.grid_picks", lambda *_, **__: pytest.fail("gridded again"))
     again = load(tmp_path, content).target()
     np.testing.assert_array_equal(again, bed)
     xmin, ymin, _, _ = region.bounds

@@ -95,7 +95,7 @@ def test_the_run_is_in_mlflow(chain: Chain) -> None:
     assert parameters["generator.num_residual_blocks"] == "1" and parameters["training.epochs"] == "2"
     tags = dict(database.execute("select key, value from tags").fetchall())
     assert tags["synthetic"] == "True" and len(tags["tile_store_hash"]) == 64 and tags["git_revision"]
-    steps = database.execute("select step from metrics where key = 'val_rmse' order by step").fetchall()
+    steps = database.execute("select step from metrics where key = 'validation/rmse_m' order by step").fetchall()
     assert steps == [(3,), (6,)]
     artifacts = {path.name for path in (chain.folder / "mlruns").rglob("*")}
     assert {"config.json", "curves.png", "saved_model.pb", "MLmodel"} <= artifacts

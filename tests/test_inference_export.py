@@ -18,7 +18,7 @@ from tiny_training import TINY, build_loud, tiny_inputs
 
 from deepbedmap_tf.config import GeneratorConfig
 from deepbedmap_tf.errors import ModelError
-from deepbedmap_tf.inference.export import SuperResolution, export_model, import_chainer, load_model
+from deepbedmap_tf.inference.export import SuperResolution, export_again, export_model, import_chainer, load_model
 from deepbedmap_tf.models import build_generator
 
 OURS = TINY.model_copy(
@@ -39,13 +39,20 @@ np.save(result, bed)
 """
 
 
-def by_tensorflow_alone(folder: Path, inputs: dict[str, np.ndarray], scratch: Path) -> np.ndarray:
+RESIDUAL_PROGRAM = PROGRAM.replace("serving_default", "predict_with_residual").replace(
+    '["bed"]\n', '["coarse_residual"]\n'
+)
+
+
+def by_tensorflow_alone(
+    folder: Path, inputs: dict[str, np.ndarray], scratch: Path, program: str = PROGRAM
+) -> np.ndarray:
     np.savez(scratch / "inputs.npz", **inputs)
     command = [
         sys.executable,
         "-I",
         "-c",
-        PROGRAM,
+        program,
         str(folder / "1"),
         str(scratch / "inputs.npz"),
         str(scratch / "bed.npy"),
@@ -97,6 +104,8 @@ def test_round_trip(generator: keras.Model, model: SuperResolution, cells: tuple
 def test_a_process_with_tensorflow_alone(exported: Path, model: SuperResolution, tmp_path: Path) -> None:
     inputs = tiny_inputs(1, (5, 6))
     np.testing.assert_allclose(by_tensorflow_alone(exported, inputs, tmp_path), model(inputs), rtol=1e-6)
+    residual = by_tensorflow_alone(exported, inputs, tmp_path, RESIDUAL_PROGRAM)
+    np.testing.assert_allclose(residual, model.with_residual(inputs)[1], atol=1e-3)
 
 
 def test_graph_holds_operations_of_tensorflow_only(exported: Path) -> None:
@@ -106,12 +115,63 @@ def test_graph_holds_operations_of_tensorflow_only(exported: Path) -> None:
     assert {"Conv2D", "SparseTensorDenseMatMul"} & found
 
 
+def test_residual_of_the_means(exported: Path, model: SuperResolution) -> None:
+    inputs = tiny_inputs(2, (5, 6))
+    inputs["bed_lowres"][0, 2, 3] = np.nan
+    bed, residual = model.with_residual(inputs)
+    np.testing.assert_array_equal(bed, model(inputs))
+    means = bed[..., 0].astype(np.float64).reshape(2, 3, 4, 4, 4).mean(axis=(2, 4))
+    expected = means - inputs["bed_lowres"][:, 1:-1, 1:-1, 0]
+    assert residual.shape == (2, 3, 4, 1) and np.isnan(residual[0, 1, 2, 0]) and np.isnan(residual).sum() == 1
+    np.testing.assert_allclose(residual[..., 0], expected, atol=2e-3)
+    assert np.nanmax(np.abs(residual)) > 1
+
+
+def test_an_export_from_before_the_second_signature(exported: Path, model: SuperResolution, tmp_path: Path) -> None:
+    old = tmp_path / "old"
+    loaded = tf.saved_model.load(str(exported / "1"))
+    module = tf.Module()
+    module.generator_weights = loaded.generator_weights
+    module.inner = loaded
+    module.predict = loaded.predict
+    tf.saved_model.save(module, str(old / "1"), signatures={"serving_default": loaded.signatures["serving_default"]})
+    (old / "model.json").write_bytes((exported / "model.json").read_bytes())
+    inputs = tiny_inputs(1, (5, 6))
+    before = load_model(old)
+    assert before.signatures == ("serving_default",)
+    np.testing.assert_array_equal(before(inputs), model(inputs))
+    with pytest.raises(ModelError, match=r"no signature predict_with_residual.*--saved-model") as error:
+        before.with_residual(inputs)
+    assert "\n" not in str(error.value)
+    again = load_model(export_again(old, tmp_path / "new"))
+    assert again.signatures == ("predict_with_residual", "serving_default")
+    np.testing.assert_array_equal(again(inputs), model(inputs))
+    assert again.metadata["exported_from"]["name"] == "old" and again.metadata["metrics"] == {"val_rmse": 3.0}
+    with pytest.raises(ModelError, match="choose another folder"):
+        export_again(old, tmp_path / "new" / ".." / "old")
+
+
+def test_shipped_model_as_it_is_and_exported_again(root: Path, tmp_path: Path) -> None:
+    shipped = load_model(root / "saved_models/default")
+    again = load_model(export_again(root / "saved_models/default", tmp_path / "again"))
+    inputs = tiny_inputs(1, (5, 6))
+    bed, residual = again.with_residual(inputs)
+    np.testing.assert_allclose(bed, shipped(inputs), rtol=1e-6)
+    assert residual.shape == (1, 3, 4, 1)
+    kept = set(shipped.metadata) - {"created", "software"}
+    assert all(again.metadata[key] == shipped.metadata[key] for key in kept)
+
+
 def test_signature(model: SuperResolution) -> None:
     signature = model._serve.structured_input_signature[1]
     assert {name: spec.shape.as_list() for name, spec in signature.items()} == {
         each.name: [None, None, None, each.channels] for each in OURS.inputs
     }
     assert list(model._serve.structured_outputs) == ["bed"]
+    with_residual = model._loaded.signatures["predict_with_residual"]
+    assert with_residual.structured_input_signature[1] == signature
+    assert sorted(with_residual.structured_outputs) == ["bed", "coarse_residual"]
+    assert model.signatures == ("predict_with_residual", "serving_default")
 
 
 def test_metadata(exported: Path, model: SuperResolution) -> None:

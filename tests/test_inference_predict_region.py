@@ -19,7 +19,7 @@ from scipy.ndimage import uniform_filter
 from deepbedmap_tf.config import GeneratorConfig
 from deepbedmap_tf.data.region import Region, load_region
 from deepbedmap_tf.errors import ConfigError, DataError, GridError, ModelError
-from deepbedmap_tf.inference.predict import predict_region, predict_to_file, predict_window
+from deepbedmap_tf.inference.predict import predict_region, predict_to_files, predict_window
 from deepbedmap_tf.scoring.interpolation import upsample
 
 
@@ -142,8 +142,8 @@ def test_blocks_without_data_stay_nan(
         holed = file.load()
     # The eastern half has no bed at all.
     holed["plane"][:, holed.sizes["x"] // 2 :] = np.nan
-    holed.to_netcdf(tmp_path / "bed.nc")
-    bed = {"path": str(tmp_path / "bed.nc"), "variable": "plane", "vertical_datum": "ellipsoid:WGS84"}
+    holed.to_netcdf(folder / "holed.nc")
+    bed = {"path": "holed.nc", "variable": "plane", "vertical_datum": "ellipsoid:WGS84"}
     bed["resampling"] = "average"
     path = write_region(tmp_path, {**keys, "inputs": {**keys["inputs"], "bed_lowres": bed}})
     region = load_region(path, folder)
@@ -158,8 +158,8 @@ def test_blocks_without_data_stay_nan(
 
 def test_a_damaged_file_is_no_gap(content: tuple[Path, dict[str, Any]], tmp_path: Path) -> None:
     folder, keys = content
-    (tmp_path / "cut.nc").write_bytes((folder / "bed.nc").read_bytes()[:3000])
-    bed = {"path": str(tmp_path / "cut.nc"), "variable": "plane", "vertical_datum": "ellipsoid:WGS84"}
+    (folder / "cut.nc").write_bytes((folder / "bed.nc").read_bytes()[:3000])
+    bed = {"path": "cut.nc", "variable": "plane", "vertical_datum": "ellipsoid:WGS84"}
     path = write_region(tmp_path, {**keys, "inputs": {**keys["inputs"], "bed_lowres": bed}})
     with pytest.raises(DataError, match="damaged or cut off"):
         predict_region(Cubic(), load_region(path, folder), progress=False)
@@ -191,8 +191,9 @@ def test_the_file_says_what_it_is(content: tuple[Path, dict[str, Any]], model_fo
     folder, keys = content
     region_file = write_region(folder, {**keys, "citations": ["Nobody (2020)"]})
     bounds = (-1599_000, -599_000, -1590_500, -589_000)
-    out = predict_to_file(model_folder, region_file, folder, bounds, tmp_path / "new/map.nc", progress=False)
-    assert out == tmp_path / "new/map.nc" and [path.name for path in out.parent.iterdir()] == ["map.nc"]
+    out, item = predict_to_files(model_folder, region_file, folder, bounds, [tmp_path / "new/map.nc"], progress=False)
+    assert out == tmp_path / "new/map.nc" and item.name == "map.json"
+    assert {path.name for path in out.parent.iterdir()} == {"map.nc", "map.json"}
     with xr.open_dataset(out) as file:
         assert file["bed"].shape == (40, 36) and file["bed"].dtype == np.float32
         attributes = dict(file.attrs)
@@ -220,21 +221,21 @@ def test_what_is_wrong_is_said_before_any_work(
     folder, keys = content
     region_file = write_region(folder, keys)
     with pytest.raises(ConfigError, match=r"--out map.xyz ends in '.xyz'"):
-        predict_to_file(tmp_path / "none", region_file, folder, None, tmp_path / "map.xyz")
+        predict_to_files(tmp_path / "none", region_file, folder, None, [tmp_path / "map.xyz"])
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match="cannot make folder"):
-        predict_to_file(tmp_path / "none", region_file, folder, None, tmp_path / "file/map.nc")
+        predict_to_files(tmp_path / "none", region_file, folder, None, [tmp_path / "file/map.nc"])
     with pytest.raises(GridError, match="leave the region"):
-        predict_to_file(tmp_path / "none", region_file, folder, (0, 0, 1000, 1000), tmp_path / "map.nc")
+        predict_to_files(tmp_path / "none", region_file, folder, (0, 0, 1000, 1000), [tmp_path / "map.nc"])
     with pytest.raises(ModelError, match="holds no model"):
-        predict_to_file(tmp_path / "none", region_file, folder, None, tmp_path / "map.nc")
+        predict_to_files(tmp_path / "none", region_file, folder, None, [tmp_path / "map.nc"])
     assert not list(tmp_path.glob("*.nc"))
 
 
 def test_byrd_is_covered_wholly(root: Path, shared: Callable[[str], Path], model_folder: Path, tmp_path: Path) -> None:
     folder = shared("data/byrd").parent
-    out = predict_to_file(
-        model_folder, root / "configs/regions/byrd.yml", folder, None, tmp_path / "byrd.nc", progress=False
+    out, _ = predict_to_files(
+        model_folder, root / "configs/regions/byrd.yml", folder, None, [tmp_path / "byrd.nc"], progress=False
     )
     with xr.open_dataset(out) as ours, xr.open_dataset(folder / "byrd/BedMachineAntarctica_v3.4_byrd.nc") as product:
         np.testing.assert_array_equal(ours.x, product.x)

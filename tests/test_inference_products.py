@@ -1,124 +1,181 @@
-"""Written maps: values, grid and metadata come back, other programs read them right, and nothing half-written stays."""
+"""Products as a whole: names, what stands until the new is complete, disks that refuse, memory that stays bounded."""
 
 from __future__ import annotations
 
+import json
 import subprocess
+import sys
+import textwrap
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import rasterio
 import xarray as xr
-from data_files import ramp
+import zarr
+from map_files import ABOUT, make_region, make_store
 
-from deepbedmap_tf.data.rasters import read_raster
-from deepbedmap_tf.errors import ConfigError, DataError, DatumError
+from deepbedmap_tf.errors import ConfigError, DataError
 from deepbedmap_tf.grid import Grid
-from deepbedmap_tf.inference import products
-from deepbedmap_tf.inference.products import require_writable, write_netcdf
+from deepbedmap_tf.inference.layers import Variable
+from deepbedmap_tf.inference.products import require_writable, write_map
 
-GRID = Grid.from_bounds((-1_600_000, -600_000, -1_585_000, -588_000), 500, vertical_datum="geoid:EIGEN-6C4")
-ABOUT = {
-    "title": "Made for tests",
-    "model": "tiny",
-    "synthetic": "no",
-    "citations": ["Nobody (2020)", "Somebody (2021)"],
-    "command": "deepbedmap predict --model tiny",
-    "input_files": {"/somewhere/on/a/disk/bed.tif": "00", "byrd/surface.nc": "11"},
-    "comment": "",
-}
+NAMES = ("map.nc", "map.tif", "map.zarr")
+BED = Variable("bed", "float32", float("nan"), {"long_name": "bed elevation", "units": "m"})
+FLAG = Variable("source", "int8", 0, {"long_name": "source", "flag_values": [0, 1], "flag_meanings": "no_bed network"})
 
 
-@pytest.fixture
-def bed() -> xr.DataArray:
-    values = ramp(GRID)
-    values[3, 4] = np.nan
-    # A real height, and what others took for "no data".
-    values[0, 0] = -2000
-    return GRID.dataarray(values, "bed", "m")
+def noise(folder: Path, size: int = 400) -> tuple[Path, Grid]:
+    """A store whose bed doesn't compress."""
+    grid = Grid.from_bounds((0, 0, size * 250, size * 250), 250, vertical_datum="ellipsoid:WGS84")
+    array = zarr.open_group(str(folder / "store.zarr"), mode="w").create_array(
+        "bed", shape=grid.shape, chunks=(200, 200), dtype="float32", fill_value=float("nan")
+    )
+    array[:] = np.random.default_rng(0).normal(size=grid.shape).astype(np.float32)
+    return folder / "store.zarr", grid
 
 
-def test_what_is_written_is_read_again(bed: xr.DataArray, tmp_path: Path) -> None:
-    path = write_netcdf(bed, tmp_path / "map.nc", ABOUT)
-    again = read_raster(path, ("bed",), vertical_datum="geoid:EIGEN-6C4")
-    assert Grid.of(again).same_cells(GRID)
-    np.testing.assert_array_equal(again, bed)
+def content(path: Path) -> dict[str, bytes]:
+    files = [path] if path.is_file() else sorted(each for each in path.rglob("*") if each.is_file())
+    return {str(each.relative_to(path.parent)): each.read_bytes() for each in files}
 
 
-def test_conventions(bed: xr.DataArray, tmp_path: Path) -> None:
-    with xr.open_dataset(write_netcdf(bed, tmp_path / "map.nc", ABOUT), mask_and_scale=False) as file:
-        assert file.attrs["Conventions"] == "CF-1.10"
-        assert file.attrs["vertical_datum"] == file["bed"].attrs["vertical_datum"] == "geoid:EIGEN-6C4"
-        assert file.attrs["references"] == "Nobody (2020); Somebody (2021)"
-        assert file.attrs["history"].endswith(": deepbedmap predict --model tiny")
-        assert "tensorflow 2.15.1" in file.attrs["software"] and "comment" not in file.attrs
-        assert file.attrs["input_files_sha256"] == '{"bed.tif": "00", "byrd/surface.nc": "11"}'
-        variable, mapping = file["bed"], file[file["bed"].attrs["grid_mapping"]]
-        assert variable.attrs["units"] == "m" and variable.attrs["standard_name"] == "bedrock_altitude"
-        assert np.isnan(variable.attrs["_FillValue"]) and variable.dtype == np.float32
-        assert variable.attrs["actual_range"].tolist() == [float(np.nanmin(bed)), float(np.nanmax(bed))]
-        assert mapping.attrs["grid_mapping_name"] == "polar_stereographic"
-        assert mapping.attrs["latitude_of_projection_origin"] == -90.0
-        assert mapping.attrs["standard_parallel"] == -71.0 and mapping.attrs["long_name"]
-        assert mapping.attrs["geoid_name"] == "EIGEN-6C4"
-        for axis in "xy":
-            attributes = file[axis].attrs
-            assert attributes["standard_name"] == f"projection_{axis}_coordinate" and attributes["units"] == "m"
-            assert "_FillValue" not in attributes
+def run(script: str, *arguments: Any) -> str:
+    """What a script of its own process prints; it may do to that process what a test must not do to its own."""
+    head = "import resource, signal, sys\nfrom pathlib import Path\nimport test_inference_products as t\n"
+    done = subprocess.run(
+        [sys.executable, "-c", head + textwrap.dedent(script), *map(str, arguments)],
+        capture_output=True, text=True, check=False, cwd=Path(__file__).parent,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip()
 
 
-def test_heights_above_the_ellipsoid_are_no_altitudes(bed: xr.DataArray, tmp_path: Path) -> None:
-    above = bed.assign_attrs(vertical_datum="ellipsoid:WGS84")
-    with xr.open_dataset(write_netcdf(above, tmp_path / "map.nc", ABOUT)) as file:
-        assert file["bed"].attrs["standard_name"] == "height_above_reference_ellipsoid"
-        assert "geoid_name" not in file["crs"].attrs
+def test_all_products_of_one_map_hold_the_same(tmp_path: Path) -> None:
+    region = make_region(tmp_path)
+    store, variables, whole = make_store(tmp_path, region)
+    outs = [tmp_path / "made" / "here" / name for name in NAMES]
+    written = write_map(store, region.grid, variables, outs, ABOUT | {"synthetic": "region"})
+    assert written == [*outs, outs[0].with_suffix(".json")]
+    with xr.open_dataset(outs[0]) as netcdf, rasterio.open(outs[1]) as tif:
+        group = xr.open_zarr(outs[2])
+        for name in whole:
+            np.testing.assert_array_equal(netcdf[name], group[name])
+        np.testing.assert_array_equal(tif.read(1), netcdf["bed"])
+        titles = {netcdf.attrs["title"], group.attrs["title"], tif.tags()["title"]}
+        titles.add(json.loads(written[3].read_text(encoding="utf-8"))["properties"]["title"])
+        assert titles == {"SYNTHETIC Made for tests"}
+    assert sorted(each.name for each in outs[0].parent.iterdir()) == ["map.json", *NAMES]
 
 
-def test_other_programs_see_the_same_cells(bed: xr.DataArray, tmp_path: Path) -> None:
-    path = write_netcdf(bed, tmp_path / "map.nc", ABOUT)
-    with rasterio.open(f"netcdf:{path}:bed") as file:
-        assert file.transform.almost_equals(GRID.transform) and file.crs.to_epsg() == 3031
-        np.testing.assert_array_equal(file.read(1), bed)
-    told = subprocess.run(
-        ["gmt", "grdinfo", "-C", f"{path}?bed"], capture_output=True, text=True, check=True
-    ).stdout.split("\t")
-    xmin, ymin, xmax, ymax = GRID.bounds
-    assert [float(word) for word in told[1:5]] == [xmin, xmax, ymin, ymax]
-    # Cells, columns, rows, and 1 for pixel registration.
-    assert [float(word) for word in told[7:12]] == [500, 500, 30, 24, 1]
+def test_a_map_with_no_height_at_all_is_written(tmp_path: Path) -> None:
+    grid = Grid.from_bounds((0, 0, 30000, 20000), 250, vertical_datum="msl")
+    group = zarr.open_group(str(tmp_path / "store.zarr"), mode="w")
+    for each in (BED, FLAG):
+        group.create_array(each.name, shape=grid.shape, chunks=(64, 64), dtype=each.dtype, fill_value=each.fill)
+    netcdf, tif, product, _ = write_map(
+        tmp_path / "store.zarr", grid, [BED, FLAG], [tmp_path / name for name in NAMES], {}
+    )
+    with xr.open_dataset(netcdf) as file, rasterio.open(tif) as raster:
+        for made in (file, xr.open_zarr(product)):
+            assert bool(made["bed"].isnull().all()) and "actual_range" not in made["bed"].attrs
+            assert (made["source"] == 0).all() and made["source"].dtype == np.int8
+        assert np.isnan(raster.read(1)).all()
 
 
-def test_synthetic_stands_in_the_title(bed: xr.DataArray, tmp_path: Path) -> None:
-    with xr.open_dataset(write_netcdf(bed, tmp_path / "map.nc", ABOUT | {"synthetic": "region"})) as file:
-        assert file.attrs["title"] == "SYNTHETIC Made for tests" and file.attrs["synthetic"] == "region"
+def test_what_was_there_stays_until_the_new_is_complete(tmp_path: Path) -> None:
+    store, grid = noise(tmp_path)
+    outs = [tmp_path / name for name in NAMES]
+    write_map(store, grid, [BED], outs, ABOUT)
+    before = {path.name: content(path) for path in outs}
+    listing = sorted(path.name for path in tmp_path.iterdir())
+    # A chunk that can't be read: the writers meet it after they have begun.
+    broken = store / "bed" / "c" / "1" / "1"
+    broken.write_bytes(b"nothing that anyone packed")
+    for path in outs:
+        with pytest.raises((DataError, ValueError, OSError)):
+            write_map(store, grid, [BED], [path], ABOUT)
+        assert content(path) == before[path.name]
+    assert sorted(path.name for path in tmp_path.iterdir()) == listing
+    array = zarr.open_group(str(store), mode="r+")["bed"]
+    array[:] = 7.0
+    write_map(store, grid, [BED], outs, ABOUT)
+    with xr.open_dataset(outs[0]) as file, rasterio.open(outs[1]) as tif:
+        assert (file["bed"] == 7).all() and (tif.read(1) == 7).all() and (xr.open_zarr(outs[2])["bed"] == 7).all()
 
 
-def test_a_map_with_no_height_at_all_is_written(bed: xr.DataArray, tmp_path: Path) -> None:
-    with xr.open_dataset(write_netcdf(bed * np.nan, tmp_path / "map.nc", ABOUT)) as file:
-        assert "actual_range" not in file["bed"].attrs and bool(file["bed"].isnull().all())
+@pytest.mark.parametrize("name", NAMES)
+def test_a_full_disk_is_one_line(tmp_path: Path, name: str) -> None:
+    noise(tmp_path)
+    told = run(
+        """
+        folder, name = Path(sys.argv[1]), sys.argv[2]
+        # The system refuses to let a file grow further, as it does on a full disk.
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+        grid = t.Grid.from_bounds((0, 0, 100_000, 100_000), 250, vertical_datum="ellipsoid:WGS84")
+        try:
+            t.write_map(folder / "store.zarr", grid, [t.BED], [folder / name], {}, progress=False)
+        except t.DataError as error:
+            print(error)
+        """,
+        tmp_path,
+        name,
+    )
+    assert told.startswith(f"cannot write {tmp_path / name}: ") and "\n" not in told
+    assert told.endswith("free some space or choose another folder")
+    assert [path.name for path in tmp_path.iterdir()] == ["store.zarr"]
 
 
-def test_what_was_there_stays_until_the_new_is_complete(
-    bed: xr.DataArray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_netcdf(bed, tmp_path / "map.nc", ABOUT)
-    before = path.read_bytes()
+@pytest.mark.parametrize("name", NAMES)
+def test_memory_is_bounded_by_the_chunk(tmp_path: Path, name: str) -> None:
+    size = 12_800 if name == "map.tif" else 25_600
+    grid = Grid.from_bounds((0, 0, size * 250, size * 250), 250, vertical_datum="ellipsoid:WGS84")
+    array = zarr.open_group(str(tmp_path / "store.zarr"), mode="w").create_array(
+        "bed", shape=grid.shape, chunks=(640, 640), dtype="float32", fill_value=float("nan")
+    )
+    array[3000:4000, 3000:5000] = 12.0
+    told = run(
+        """
+        folder, name, size = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+        grid = t.Grid.from_bounds((0, 0, size * 250, size * 250), 250, vertical_datum="ellipsoid:WGS84")
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        t.write_map(folder / "store.zarr", grid, [t.BED], [folder / name], {}, progress=False)
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+        """,
+        tmp_path,
+        name,
+        size,
+    )
+    # The bed is 655 MB, or 2.6 GB; two caches of GDAL and the libraries themselves are what is needed.
+    assert 0 < int(told) / 1024 < 400
+    if name == "map.nc":
+        with xr.open_dataset(tmp_path / name) as file:
+            part = file["bed"][2990:3010, 2990:3010]
+            assert int(part.isnull().sum()) == 300 and float(part.max()) == 12
 
-    def fail(self: xr.Dataset, path: Path, **options: object) -> None:
-        Path(path).write_bytes(b"half")
-        raise RuntimeError("NetCDF: HDF error")
 
-    monkeypatch.setattr(products.xr.Dataset, "to_netcdf", fail)
-    with pytest.raises(DataError, match=r"cannot write .*map.nc: NetCDF: HDF error; free some space"):
-        write_netcdf(bed, path, ABOUT)
-    assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
+@pytest.mark.parametrize(
+    ("names", "error", "message"),
+    [
+        (["map"], ConfigError, r"--out map ends in 'nothing'; expected NAME.nc \(NetCDF\), NAME.tif"),
+        (["map.nc", "map.png"], ConfigError, r"--out map.png ends in '.png'"),
+        (["map.nc", "map.tif", "x/../map.nc"], ConfigError, "--out map.nc is named twice"),
+        (["folder.nc"], DataError, "is a folder"),
+        (["folder.zarr"], DataError, "exists and holds no Zarr group"),
+        (["file.txt/map.nc"], DataError, "cannot make folder .*file.txt: Not a directory|File exists"),
+    ],
+)
+def test_names_that_cannot_be_written(tmp_path: Path, names: list[str], error: type[Exception], message: str) -> None:
+    for name in ("folder.nc", "folder.zarr", "x"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "file.txt").write_text("text", encoding="utf-8")
+    with pytest.raises(error, match=message):
+        require_writable([tmp_path / name for name in names])
 
 
-def test_names_that_cannot_be_written(bed: xr.DataArray, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"--out map ends in 'nothing'; expected a NetCDF file"):
-        require_writable(tmp_path / "map")
-    (tmp_path / "folder.nc").mkdir()
-    with pytest.raises(DataError, match="is a folder"):
-        require_writable(tmp_path / "folder.nc")
-    with pytest.raises(DatumError, match="is not known"):
-        write_netcdf(bed.assign_attrs(vertical_datum="NAVD88"), tmp_path / "map.nc", ABOUT)
+def test_names_that_can(tmp_path: Path) -> None:
+    outs = [tmp_path / "new" / name for name in ("a.NC", "b.tif", "c.zarr")]
+    assert require_writable(outs) == tuple(outs)
+    assert (tmp_path / "new").is_dir() and not list((tmp_path / "new").iterdir())

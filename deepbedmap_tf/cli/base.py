@@ -9,12 +9,13 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from types import TracebackType
 from typing import Any
 
 import click
 
 from deepbedmap_tf import __version__
-from deepbedmap_tf.errors import DeepBedMapError
+from deepbedmap_tf.errors import DeepBedMapError, without_passwords
 
 EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
@@ -68,16 +69,31 @@ def command(
 
 def _fail(message: str, error: BaseException, debug: bool) -> None:
     if debug:
-        traceback.print_exception(error)
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+        _show_traceback(type(error), error, error.__traceback__)
+    click.echo(f"error: {without_passwords(' '.join(message.split()))}", err=True)
     sys.exit(EXIT_BAD_INPUT)
+
+
+def _show_traceback(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    click.echo(without_passwords("".join(traceback.format_exception(kind, error, trace))), err=True, nl=False)
+
+
+class _Formatter(logging.Formatter):
+    """Shows messages of any package without the passwords that an address in them may have."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return without_passwords(super().format(record))
 
 
 def _prepare_process(debug: bool) -> None:
     """Quieten libraries before they are imported, and show the package's own messages."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "0" if debug else "3")
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
-    logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(_Formatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    # What is no error of the input ends in Python's own traceback.
+    sys.excepthook = _show_traceback
     logging.getLogger("deepbedmap_tf").setLevel(logging.DEBUG if debug else logging.INFO)
     if not debug:
         logging.getLogger("tensorflow").setLevel(logging.ERROR)

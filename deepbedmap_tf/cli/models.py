@@ -1,4 +1,4 @@
-"""``deepbedmap cross-validate``, ``import-chainer``, ``export`` and ``bench``: what is done with models."""
+"""``deepbedmap cross-validate``, ``import-chainer``, ``export``, ``halo`` and ``bench``: what is done with models."""
 
 from __future__ import annotations
 
@@ -59,22 +59,50 @@ def import_chainer_command(weights: Path, out: Path, residual_scaling: float) ->
 
 @command(main)
 @click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
-@click.option("--keras", "keras_file", required=True, type=click.Path(path_type=Path), help="generator.keras to write.")
-def export(model: Path, keras_file: Path) -> None:
-    """Make a Keras file, for further training or study, from an exported model."""
-    from deepbedmap_tf.data.cache import written_beside
-    from deepbedmap_tf.inference.export import load_model
+@click.option("--keras", "keras_file", type=click.Path(path_type=Path), help="generator.keras to write.")
+@click.option("--saved-model", "folder", type=click.Path(path_type=Path), help="saved_models/ANOTHER_NAME to write.")
+def export(model: Path, keras_file: Path | None, folder: Path | None) -> None:
+    """Make a Keras file, for further training or study, or a SavedModel with every signature from an exported model."""
+    from deepbedmap_tf.inference.export import export_again, load_model
+    from deepbedmap_tf.inference.keras_files import save_keras
 
-    generator = load_model(model).generator()
-    with written_beside(keras_file) as beside:
-        # Keras goes by the ending of the name.
-        named = beside.with_name(f"{beside.name}.keras")
-        try:
-            generator.save(named)
-            named.replace(beside)
-        finally:
-            named.unlink(missing_ok=True)
-    click.echo(f"{keras_file}: {generator.count_params():,} parameters")
+    if keras_file is None and folder is None:
+        raise click.UsageError("say what to make: --keras FILE, --saved-model FOLDER, or both")
+    if folder is not None:
+        click.echo(f"{export_again(model, folder)}: signatures {', '.join(load_model(folder).signatures)}")
+    if keras_file is not None:
+        generator = load_model(model).generator()
+        save_keras(generator, keras_file)
+        click.echo(f"{keras_file}: {generator.count_params():,} parameters")
+
+
+@command(main, "import-keras")
+@click.argument("keras_file", type=click.Path(path_type=Path), metavar="GENERATOR.keras")
+@click.option("--like", required=True, type=click.Path(path_type=Path), help="Exported model of the same architecture.")
+@click.option("--out", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+def import_keras_command(keras_file: Path, like: Path, out: Path) -> None:
+    """Turn a Keras file, as `export --keras` makes it, into a SavedModel; one with a Lambda layer is refused."""
+    from deepbedmap_tf.inference.keras_files import import_keras
+
+    click.echo(import_keras(keras_file, like, out))
+
+
+@command(main)
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@click.option("--tolerance", default=0.1, show_default=True, help="Change of the bed that counts as none, metres.")
+def halo(model: Path, region: Path, data_dir: Path | None, tolerance: float) -> None:
+    """Measure how much context a model needs around a block of the map, and keep it in its model.json."""
+    from deepbedmap_tf.data.region import load_region
+    from deepbedmap_tf.inference.export import load_model
+    from deepbedmap_tf.inference.halo import store_halo
+
+    found = store_halo(load_model(model), load_region(region, data_dir), tolerance)
+    click.echo("halo  largest change of the bed (m)")
+    for cells, change in found["halo_changes"]:
+        click.echo(f"{cells:4d}  {change:.3g}")
+    click.echo(f"{model}: a halo of {found['halo']} low-resolution cells for {tolerance:g} m on {found['halo_region']}")
 
 
 @command(main)

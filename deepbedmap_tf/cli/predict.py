@@ -14,11 +14,54 @@ from deepbedmap_tf.cli.base import command, main
 @click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
 @click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
 @click.option("--bounds", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="Edges in metres; the whole region.")
-@click.option("--out", required=True, type=click.Path(path_type=Path), help="File to write, *.nc.")
+@click.option(
+    "--out",
+    "outs",
+    required=True,
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="File to write, *.nc, *.tif or *.zarr; may be repeated.",
+)
+@click.option("--block", type=int, help="Side of a block, low-resolution cells; what suits halo and memory.")
+@click.option("--halo", type=int, help="Context around a block, low-resolution cells; the model's own.")
+@click.option("--blend", type=int, default=0, show_default=True, help="Cells over which blocks pass into each other.")
+@click.option("--batch", type=int, default=1, show_default=True, help="Blocks that go through the network together.")
+@click.option("--limit-to-surface", is_flag=True, help="Lower the bed to the ice surface where it came out above.")
+@click.option("--fill-with-coarse-bed", is_flag=True, help="Interpolate the low-resolution bed where there is none.")
+@click.option("--workers", type=int, help="Processes; 0 for this one alone. By default what suits machine and map.")
+@click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use instead of a cluster of our own.")
+@click.option("--memory-limit", type=float, metavar="GB", help="For all processes together; blocks are made to fit.")
+@click.option("--restart", is_flag=True, help="Throw away what an earlier run left in OUT.partial.")
 def predict(
-    model: Path, region: Path, data_dir: Path | None, bounds: tuple[float, float, float, float] | None, out: Path
+    model: Path,
+    region: Path,
+    data_dir: Path | None,
+    bounds: tuple[float, float, float, float] | None,
+    outs: tuple[Path, ...],
+    block: int | None,
+    halo: int | None,
+    blend: int,
+    batch: int,
+    limit_to_surface: bool,
+    fill_with_coarse_bed: bool,
+    workers: int | None,
+    scheduler: str | None,
+    memory_limit: float | None,
+    restart: bool,
 ) -> None:
-    """Map the bed of a region, or of a part of it, to a NetCDF file."""
-    from deepbedmap_tf.inference.predict import predict_to_file
+    """Map the bed of a region, or of a part of it.
 
-    click.echo(predict_to_file(model, region, data_dir, bounds, out))
+    A run that was interrupted or killed goes on where it ended when it is started again in the same way.
+    """
+    from deepbedmap_tf.inference.cluster import Resources
+    from deepbedmap_tf.inference.options import MapOptions
+    from deepbedmap_tf.inference.predict import Cut, MapSettings, predict_to_files
+
+    settings = MapSettings(
+        options=MapOptions(limit_to_surface=limit_to_surface, fill_with_coarse_bed=fill_with_coarse_bed),
+        cut=Cut(block, halo, blend, batch),
+        resources=Resources(workers, scheduler, memory_limit),
+        restart=restart,
+    )
+    for path in predict_to_files(model, region, data_dir, bounds, outs, settings):
+        click.echo(path)

@@ -18,6 +18,7 @@ def train_and_export(
     resume: bool,
     overrides: tuple[str, ...],
     initial: Path | None = None,
+    strategy: str = "one",
 ) -> Path:
     """Run what ``train.py`` offers: tiles, training, export, figures and tracking.
 
@@ -35,15 +36,22 @@ def train_and_export(
         Go on with the run that lies there.
     initial
         Exported model whose weights to start from.
+    strategy
+        One of `training.distribution.STRATEGIES`. Of several workers only the first tracks, exports and draws.
     """
     from deepbedmap_tf.config import load_config
+    from deepbedmap_tf.data.region import load_region
+    from deepbedmap_tf.errors import DataError
     from deepbedmap_tf.figures.training import training_curves
     from deepbedmap_tf.inference.export import export_model, load_model
+    from deepbedmap_tf.inference.halo import store_halo
     from deepbedmap_tf.inference.serving import log_model
+    from deepbedmap_tf.training.distribution import distribute
     from deepbedmap_tf.training.loop import load_training_data, train
     from deepbedmap_tf.training.tracking import forgiven, git_revision, tracked
 
     config = load_config(config_file, overrides)
+    distribution = distribute(strategy)
     if regions:
         data_config = config.data.model_copy(update={"regions": tuple(str(each) for each in regions)})
         config = config.model_copy(update={"data": data_config})
@@ -57,7 +65,11 @@ def train_and_export(
             )
         weights = model.weights()
         ancestry = model.ancestry
-    data = load_training_data(config, files, data_dir)
+    with distribution.watched(out / "training"), distribution.chief_first():
+        data = load_training_data(config, files, data_dir)
+    if not distribution.chief:
+        train(config, data, out / "training", resume, False, initial_weights=weights, distribution=distribution)
+        return out
     synthetic = all(part["synthetic"] for part in data.provenance)
     leaks = [part["leak_fraction"] for part in data.provenance]
     click.echo(
@@ -65,7 +77,7 @@ def train_and_export(
         f"{', SYNTHETIC' if synthetic else ''}"
     )
     tags = {"tile_store_hash": data.data_hash, "synthetic": str(synthetic), "out": str(out)}
-    with tracked(config, tags) as tracker:
+    with tracked(config, tags, data.provenance) as tracker:
         run = train(
             config,
             data,
@@ -76,6 +88,7 @@ def train_and_export(
             on_epoch=tracker.epoch,
             on_start=tracker.start,
             initial_weights=weights,
+            distribution=distribution,
         )
         metadata = {
             "name": out.name,
@@ -94,15 +107,22 @@ def train_and_export(
                 "precision": run.precision,
                 "tiles": len(data.train),
                 "git_revision": git_revision(),
+                "mlflow_run": tracker.run_id,
                 "initial": ancestry,
             },
             "metrics": run.history[-1] if run.history else {},
         }
         export_model(run.gan.averaged_generator, config.generator, out, metadata)
+        try:
+            halo = store_halo(load_model(out), load_region(files[0], data_dir))["halo"]
+            click.echo(f"halo: {halo} low-resolution cells")
+        except DataError as error:
+            # A region too small to measure on is no reason to lose the model: maps take the usual halo then.
+            click.echo(f"halo not measured: {error}")
         if run.history:
             tracker.figures([training_curves(run.history, out / "training" / "curves.png", metadata["title"])])
         with forgiven("the model"):
-            log_model(tracker.mlflow, out, config.generator)
+            log_model(tracker.mlflow, out, config.generator, tags=tags)
     final = metadata["metrics"]
     if final:
         click.echo(

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import os
+from fnmatch import fnmatchcase
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Literal
@@ -12,7 +14,10 @@ from pydantic import Field, StringConstraints, model_validator
 
 from deepbedmap_tf.config import Settings, read_yaml, validate
 from deepbedmap_tf.data.cache import cache_directory
+from deepbedmap_tf.data.sources import is_pattern
 from deepbedmap_tf.errors import ConfigError, DataError
+
+_LOGGER = logging.getLogger(__name__)
 
 REFERENCE = "catalogue:"
 PARTIAL = ".part"
@@ -76,22 +81,24 @@ class Product(Settings):
     ----------
     key
         Name by which it is fetched, and of its folder.
-    title, kind, location, citation, format
+    title, kind, location, format
         What it is, in words.
+    citation, citation_source
+        Whom to cite, and where that was read; None where it is not on record.
     resolution
         Cell size, m; None for points and polygons.
     doi_dataset, doi_literature
         Addresses of the data set and of its publication.
-    licence
-        Terms of use as far as they are on record.
+    licence, licence_source
+        Terms of use, and where they are stated; None where they are not on record.
     login
         ``earthdata`` for files behind NASA's login.
     owner
         Whom to ask for files without an address.
     superseded_by
         Product that holds the same at the present address.
-    files
-        Those with a known name.
+    files, files_source
+        Those with a known name, and where they are listed when that is not the public record.
     further_files
         Any other file in the product's folder belongs to it too: such are chosen on the data set's page.
     """
@@ -103,13 +110,16 @@ class Product(Settings):
     resolution: Annotated[float, Field(gt=0)] | None = None
     doi_dataset: str | None = None
     doi_literature: str | None = None
-    citation: str
+    citation: str | None = None
+    citation_source: str | None = None
     licence: str | None = None
+    licence_source: str | None = None
     login: Literal["earthdata"] | None = None
     owner: str | None = None
     superseded_by: Name | None = None
     format: str
     files: tuple[ProductFile, ...] = ()
+    files_source: str | None = None
     further_files: bool = False
 
     @property
@@ -206,6 +216,9 @@ def product_path(key: str, file: str | None = None) -> Path:
 def resolve(reference: str) -> Path:
     """Turn ``catalogue:KEY/FILE``, as a region file has it, into the path of a file that is there.
 
+    FILE may be a pattern such as ``*.csv``: it comes back behind the product's folder, in which at least one file
+    matches it. Files of the catalogue that match it and are not there are counted in the log.
+
     Raises
     ------
     ConfigError
@@ -214,6 +227,8 @@ def resolve(reference: str) -> Path:
         When the file, or a part of its shapefile, is absent: the message says how to get it.
     """
     key, _, file = reference.removeprefix(REFERENCE).partition("/")
+    if is_pattern(file):
+        return _resolve_pattern(load_catalogue().current(key), file)
     path = product_path(key, file or None)
     product = load_catalogue().current(key)
     siblings = [each for each in product.files if path.suffix == ".shp" and Path(each.name).stem == path.stem]
@@ -234,7 +249,35 @@ def on_request(product: Product) -> str:
     """Say whom to ask for the files of a product that has no addresses."""
     if product.further_files:
         return f"choose files on {product.page} and place them in {product.folder}"
-    return f"ask {product.owner or 'the authors'} ({product.citation}, {product.page})"
+    said = ", ".join(each for each in (product.citation, product.page) if each)
+    return f"ask {product.owner or 'the authors'} ({said})"
+
+
+def _resolve_pattern(product: Product, pattern: str) -> Path:
+    if "/" in pattern or "\\" in pattern or pattern.startswith("."):
+        raise ConfigError(
+            f"{REFERENCE}{product.key}/{pattern} names a folder; expected a pattern of file names alone, such as *.csv"
+        )
+    known = [each.made_name for each in product.files if fnmatchcase(each.made_name, pattern)]
+    if not known and not product.further_files:
+        raise ConfigError(f"product {product.key} has no file that matches {pattern!r}; it has {_some(product)}")
+    there = {path.name for path in product.folder.glob(pattern) if path.is_file()}
+    if not there:
+        get = f"run `deepbedmap fetch {product.key}`" if known else on_request(product)
+        raise DataError(
+            f"no file of {REFERENCE}{product.key}/{pattern} is there: {get}, or place files in {product.folder}"
+        )
+    if absent := len(set(known) - there):
+        _say_absent(product.key, pattern, absent, len(known))
+    return product.folder / pattern
+
+
+@lru_cache(maxsize=64)
+def _say_absent(key: str, pattern: str, absent: int, known: int) -> None:
+    # Once: a path is resolved again for every fingerprint and every reading.
+    _LOGGER.warning(
+        "%s/%s: %d of the %d files of the catalogue are not there and not used", key, pattern, absent, known
+    )
 
 
 def _how_to_get(product: Product, path: Path) -> str:
@@ -257,7 +300,10 @@ def _parts(product: Product, file: str | None) -> tuple[str, ...]:
     if file is None:
         main = [name for name in names if name.endswith(".shp")] or names
         if len(main) != 1:
-            raise ConfigError(f"product {product.key} has several files; name one: {REFERENCE}{product.key}/FILE")
+            raise ConfigError(
+                f"product {product.key} has several files; name one: {REFERENCE}{product.key}/FILE, or picks by a "
+                f"pattern: {REFERENCE}{product.key}/*.csv"
+            )
         return (main[0],)
     parts = PurePosixPath(file).parts
     if file.startswith("/") or "\\" in file or not parts or any(part.startswith("..") for part in parts):
@@ -266,9 +312,13 @@ def _parts(product: Product, file: str | None) -> tuple[str, ...]:
     known = parts[0] in names or product.further_files
     if not known or (len(parts) > 1 and parts[0] not in unpacked):
         within = f", and what lies in {' and '.join(unpacked)}" if unpacked else ""
-        some = f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
-        raise ConfigError(f"product {product.key} has no file {file!r}; it has {some}{within}")
+        raise ConfigError(f"product {product.key} has no file {file!r}; it has {_some(product)}{within}")
     return parts
+
+
+def _some(product: Product) -> str:
+    names = [each.made_name for each in product.files]
+    return f"{', '.join(names[:20])}{', ...' if len(names) > 20 else ''}"
 
 
 @lru_cache(maxsize=8)

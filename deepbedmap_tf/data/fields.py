@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +19,8 @@ from deepbedmap_tf.data.resampling import resample, sample
 from deepbedmap_tf.data.schema import LayerSettings, PicksSettings, RasterSettings
 from deepbedmap_tf.errors import DatumError
 from deepbedmap_tf.grid import ELLIPSOID, Bounds, Grid, to_datum
+
+_LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -118,6 +122,15 @@ class FieldReader:
                 shift += sign * sample_blocks(raster.read, raster.grid, x, y)
         return shift
 
+    def geoid_on_grid(self, datum: str, grid: Grid) -> xr.DataArray:
+        """Height of a geoid of the region above the WGS84 ellipsoid, metres, on the cells of a grid."""
+        return self._read_geoid(self._geoid_layer(datum, None, "geoid", datum), datum, grid).rename("geoid")
+
+    def _read_geoid(self, layer: LayerSettings, datum: str, grid: Grid) -> xr.DataArray:
+        raster = self._open_layer(layer)
+        _require_geoid(raster, datum)
+        return resample(raster.read(grid.bounds), grid, "bilinear").assign_attrs(geoid=datum)
+
     def _native(self, settings: RasterSettings, bounds: Bounds) -> xr.DataArray:
         total = self._open(settings).read(bounds)
         if settings.vertical_datum is not None:
@@ -131,10 +144,15 @@ class FieldReader:
             for layer in layers:
                 # A variable of the same file, or a raster of its own on the same or on other cells.
                 part = LayerSettings(path=settings.path, variable=layer) if isinstance(layer, str) else layer
-                further = self._open_layer(part).read(bounds)
+                further = _possible(self._open_layer(part).read(bounds), part)
                 if not Grid.of(further).same_cells(Grid.of(total)):
                     further = resample(further, Grid.of(total), "bilinear")
                 total = total.copy(data=total.to_numpy() + sign * further.to_numpy())
+        if settings.subtract:
+            less = (
+                each if isinstance(each, str) else each.variable or Path(each.path).stem for each in settings.subtract
+            )
+            total.attrs["derived"] = " - ".join((str(total.name), *less))
         if settings.valid_range is not None:
             low, high = settings.valid_range
             total = total.where((total >= low) & (total <= high))
@@ -177,10 +195,7 @@ class FieldReader:
             if heights.attrs["vertical_datum"] == target or datum in (ELLIPSOID, None):
                 continue
             layer = self._geoid_layer(str(datum), settings.geoid, str(heights.name), str(settings.vertical_datum))
-            raster = self._open_layer(layer)
-            _require_geoid(raster, str(datum))
-            geoid = resample(raster.read(grid.bounds), grid, "bilinear")
-            geoid.attrs["geoid"] = datum
+            geoid = self._read_geoid(layer, str(datum), grid)
             # Between two geoids the way leads over the ellipsoid.
             step = ELLIPSOID if heights.attrs["vertical_datum"] == datum else target
             heights = to_datum(heights, geoid, step)
@@ -239,6 +254,23 @@ def sample_blocks(
         bounds = (float(x[part].min()), float(y[part].min()), float(x[part].max()), float(y[part].max()))
         result[part] = sample(read(bounds), x[part], y[part])
     return result
+
+
+def _possible(layer: xr.DataArray, settings: LayerSettings) -> xr.DataArray:
+    """Take negative values from a layer of ice thickness; they would put a bed above its surface."""
+    if "thickness" not in (settings.variable or Path(settings.path).stem).lower():
+        return layer
+    negative = layer.to_numpy() < 0
+    if not negative.any():
+        return layer
+    _say_negative(settings.path, settings.variable or "")
+    return layer.where(~negative)
+
+
+@lru_cache(maxsize=1024)
+def _say_negative(path: str, variable: str) -> None:
+    # Once a layer: a map of many windows would say it as often.
+    _LOGGER.warning("%s: cells of %s hold negative thickness; taken as invalid", path, variable or "the raster")
 
 
 def _require_geoid(raster: Raster, datum: str) -> None:

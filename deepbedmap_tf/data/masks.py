@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -111,6 +111,29 @@ def polygon_mask(polygons: list[Polygon], grid: Grid, name: str = "mask") -> xr.
         shape = {"type": "Polygon", "coordinates": [ring.tolist() for ring in rings]}
         inside |= rasterize([shape], grid.shape, transform=grid.transform, dtype="uint8").astype(bool)
     return grid.with_datum(None).dataarray(inside, name, "1")
+
+
+def area_mask(grid: Grid, boxes: Iterable[Bounds], rings: Iterable[Sequence[tuple[float, float]]]) -> np.ndarray:
+    """Tell which cells lie in boxes (xmin, ymin, xmax, ymax) or rings of (x, y), or are touched by one.
+
+    Returns
+    -------
+    numpy.ndarray
+        bool, shape of the grid.
+    """
+    inside = np.zeros(grid.shape, bool)
+    left, top, cell = grid.bounds[0], grid.bounds[3], grid.resolution
+    for xmin, ymin, xmax, ymax in boxes:
+        rows = slice(max(int(np.floor((top - ymax) / cell)), 0), max(int(np.ceil((top - ymin) / cell)), 0))
+        columns = slice(max(int(np.floor((xmin - left) / cell)), 0), max(int(np.ceil((xmax - left) / cell)), 0))
+        inside[rows, columns] = True
+    closed = [[*ring, ring[0]] for ring in rings]
+    if closed:
+        from rasterio.features import geometry_mask
+
+        shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in closed]
+        inside |= geometry_mask(shapes, grid.shape, grid.transform, all_touched=True, invert=True)
+    return inside
 
 
 def grounded_mask(path: Path, grid: Grid, *, crs: str | None = None, buffer: float = 0.0) -> xr.DataArray:

@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 
 from deepbedmap_tf.data.raster_formats import untagged_fills
+from deepbedmap_tf.data.sources import TABLES, files_at
 from deepbedmap_tf.errors import DataError
 
 # Header lines of any survey's table end well before this one.
 _HEADER_LINES = 60
-_TEXT = (".txt", ".csv", ".xyz", ".dat", ".asc")
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def sources_of(path: Path) -> list[Source]:
         When there is none, or the archive is damaged.
     """
     if path.is_dir():
-        files = sorted(each for each in path.rglob("*") if each.is_file() and each.suffix.lower() in _TEXT)
+        files = files_at(path)
         if not files:
             raise DataError(f"folder {path} holds no text file of picks; check the path in the region file")
         return [Source(each.name, lambda each=each: each.open("rb")) for each in files]  # type: ignore[misc]
@@ -82,7 +82,7 @@ def sources_of(path: Path) -> list[Source]:
         return [Source(path.name, lambda: path.open("rb"))]
     try:
         with zipfile.ZipFile(path) as archive:
-            members = sorted(name for name in archive.namelist() if PurePosixPath(name).suffix.lower() in _TEXT)
+            members = sorted(name for name in archive.namelist() if PurePosixPath(name).suffix.lower() in TABLES)
             damaged = archive.testzip()
     except (OSError, zipfile.BadZipFile) as error:
         raise DataError(f"cannot read picks from {path}: {error}; the archive is damaged, get it again") from error

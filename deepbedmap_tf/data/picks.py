@@ -16,9 +16,9 @@ import pandas as pd
 
 from deepbedmap_tf.data.pick_formats import FORMATS, Table
 from deepbedmap_tf.data.projections import GEOGRAPHIC, project, transform
-from deepbedmap_tf.errors import DataError
+from deepbedmap_tf.errors import DataError, NoDataError
 
-__all__ = ["COLUMNS", "FORMATS", "bed_from_thickness", "project", "read_picks"]
+__all__ = ["COLUMNS", "FORMATS", "bed_from_thickness", "duplicates", "project", "read_picks"]
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -35,6 +35,7 @@ def read_picks(
     crs: str = "EPSG:3031",
     source_crs: str | None = None,
     max_quality: int | None = None,
+    thickness_alone: bool = False,
 ) -> pd.DataFrame:
     """Read a picks file; whatever is left out is counted and said.
 
@@ -54,6 +55,9 @@ def read_picks(
         Projection of x and y in ``cells`` and ``xyz``; by default `crs`. The other formats promise theirs.
     max_quality
         Leave out picks of a worse QUALITY (1 good, 2 moderate, 3 bad), or of none.
+    thickness_alone
+        Keep rows that give a thickness with neither surface nor bed, as some surveys of Bedmap do; their bed is NaN
+        until `bed_from_thickness` hangs it from a surface. By default they are left out.
 
     Returns
     -------
@@ -66,7 +70,9 @@ def read_picks(
     ------
     DataError
         For a missing file, a missing column, other units than promised, text where a number belongs, lines that are
-        merged or cut off, latitude and longitude swapped, or no usable pick.
+        merged or cut off, or latitude and longitude swapped.
+    NoDataError
+        For a sound file with no usable pick.
     """
     if form not in FORMATS:
         raise DataError(f"picks format {form!r} is not known; known are {', '.join(sorted(FORMATS))}")
@@ -77,7 +83,12 @@ def read_picks(
         raise DataError(f"{path.name}: picks of format {form} are in {table.crs}, not {source_crs}; leave `crs` out")
     frame = _projected(table, path, crs, source_crs or table.crs or crs)
     rows, left_out = len(frame), dict(table.left_out)
-    usable = frame[["x", "y", made.needed]].notna().all(axis=1)
+    placed = frame[["x", "y"]].notna().all(axis=1)
+    usable = placed & frame[made.needed].notna()
+    if made.needed == "bed":
+        alone = placed & frame["thickness"].notna() & frame[["surface", "bed"]].isna().all(axis=1)
+        usable |= alone & thickness_alone
+        left_out["give thickness with neither surface nor bed"] = 0 if thickness_alone else int(alone.sum())
     if max_quality is not None:
         if not frame["quality"].notna().any():
             raise DataError(f"{path.name} holds no QUALITY, as max_quality {max_quality} needs; leave max_quality out")
@@ -86,7 +97,7 @@ def read_picks(
         usable &= good
     frame = frame.loc[usable, list(COLUMNS)]
     masked = rows - len(frame)
-    duplicated = frame.duplicated(["x", "y", made.needed])
+    duplicated = duplicates(frame)
     frame = frame.loc[~duplicated].reset_index(drop=True)
     left_out = {_USUAL[0]: masked - sum(left_out.values()), **left_out}
     left_out = {reason: count for reason, count in left_out.items() if count > 0}
@@ -102,7 +113,7 @@ def read_picks(
     }
     if not len(frame):
         why = " and ".join(left_out) or "it is empty"
-        raise DataError(f"{path.name}: none of {rows} rows holds a pick with a {made.needed} ({why}); check the file")
+        raise NoDataError(f"{path.name}: none of {rows} rows holds a pick with a {made.needed} ({why}); check the file")
     for reason, count in left_out.items():
         level = logging.INFO if reason in _USUAL else logging.WARNING
         _LOGGER.log(level, "%s: %d of %d rows %s and are left out", path.name, count, rows, reason)
@@ -111,6 +122,13 @@ def read_picks(
     if frame["derived"].any():
         _LOGGER.info("%s: the bed of %d picks is surface - thickness", path.name, frame["derived"].sum())
     return frame
+
+
+def duplicates(picks: pd.DataFrame) -> np.ndarray:
+    """Tell which rows have the place and the bed (or the thickness, where there is no bed) of an earlier row."""
+    value = picks["bed"].where(picks["bed"].notna(), picks["thickness"])
+    keys = {"x": picks["x"], "y": picks["y"], "value": value, "is_bed": picks["bed"].notna()}
+    return np.asarray(pd.DataFrame(keys).duplicated())
 
 
 def bed_from_thickness(picks: pd.DataFrame, surface: np.ndarray) -> pd.DataFrame:

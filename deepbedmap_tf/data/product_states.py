@@ -72,11 +72,15 @@ def product_table(states: Iterable[ProductState], files: bool = False) -> str:
         what += [f"use {product.superseded_by}"] if product.superseded_by else []
         lines += [
             f"{product.key:{width}}  {each.state:14}  {_size_text(each):>12}  {', '.join(what)}",
-            f"{'':{width}}  licence: {product.licence or f'not on record here, see {product.page}'}",
-            f"{'':{width}}  cite: {product.citation}, {product.doi_literature or product.page}",
+            f"{'':{width}}  licence: {_said(product.licence, product.licence_source)}; data: {product.page}",
+            f"{'':{width}}  cite: {_said(product.citation)}; literature: {product.doi_literature or product.page}",
         ]
         lines += [f"{'':{width}}  {state}: {name}" for name, state in each.files.items()] if files else []
     return "\n".join(lines)
+
+
+def _said(words: str | None, source: str | None = None) -> str:
+    return "not on record" if words is None else f"{words} (says {source})" if source else words
 
 
 def _file_state(product: Product, file: ProductFile, verify: bool) -> State:

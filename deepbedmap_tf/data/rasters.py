@@ -177,32 +177,6 @@ def open_raster(
     return Raster(path, grid, canonical_units(units or "1"), layout, tuple(nodata), tuple(mean_over))
 
 
-def read_raster(
-    path: Path,
-    variables: Sequence[str] = (),
-    *,
-    bounds: Bounds | None = None,
-    units: str = "m",
-    vertical_datum: str | None = None,
-    crs: str | None = None,
-    nodata: Sequence[float] = (),
-    expected_crs: str = "EPSG:3031",
-    mean_over: Sequence[str] = (),
-) -> xr.DataArray:
-    """Read a raster, or the part of it that covers bounds: `open_raster` and `Raster.read` in one."""
-    raster = open_raster(
-        path,
-        variables,
-        units=units,
-        vertical_datum=vertical_datum,
-        crs=crs,
-        nodata=nodata,
-        expected_crs=expected_crs,
-        mean_over=mean_over,
-    )
-    return raster.read(bounds)
-
-
 @lru_cache(maxsize=1024)
 def _say_untagged(path: Path) -> None:
     # Once a file: a map of many windows would say it as often.

@@ -14,17 +14,20 @@ import xarray as xr
 
 from deepbedmap_tf.config import DEFAULT_INPUTS, DataConfig, InputConfig, read_yaml, validate
 from deepbedmap_tf.data import catalog
-from deepbedmap_tf.data.cache import cache_directory, digest, written_beside
+from deepbedmap_tf.data.cache import cache_directory, digest
+from deepbedmap_tf.data.cover import read_cover
 from deepbedmap_tf.data.fields import FieldReader
-from deepbedmap_tf.data.gridding import cells_of, count_picks, grid_picks, mean_of_cells
+from deepbedmap_tf.data.gridded import grid_picks_once
+from deepbedmap_tf.data.gridding import cells_of, count_picks, mean_of_cells
+from deepbedmap_tf.data.masks import area_mask
 from deepbedmap_tf.data.pick_entries import PickReader, in_box, picks_name
 from deepbedmap_tf.data.rasters import canonical_units
 from deepbedmap_tf.data.resampling import fill_gaps
 from deepbedmap_tf.data.schema import Box, PicksSettings, RegionSettings
-from deepbedmap_tf.data.sources import fingerprints
+from deepbedmap_tf.data.sources import fingerprints, path_within
 from deepbedmap_tf.data.transects import order_along
 from deepbedmap_tf.errors import ConfigError, DataError, GridError
-from deepbedmap_tf.grid import Bounds, Grid
+from deepbedmap_tf.grid import VERTICAL_DATUMS, Bounds, Grid
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -94,20 +97,7 @@ class Region:
     @cached_property
     def held_out(self) -> np.ndarray:
         """Output cells that are never trained or validated on, boolean, shape of the grid."""
-        held = np.zeros(self.grid.shape, bool)
-        left, top, cell = self.grid.bounds[0], self.grid.bounds[3], self.resolution
-        for xmin, ymin, xmax, ymax in self.holdout:
-            # A cell that the box only touches belongs to it.
-            rows = slice(max(int(np.floor((top - ymax) / cell)), 0), max(int(np.ceil((top - ymin) / cell)), 0))
-            columns = slice(max(int(np.floor((xmin - left) / cell)), 0), max(int(np.ceil((xmax - left) / cell)), 0))
-            held[rows, columns] = True
-        rings = [[*ring, ring[0]] for ring in self.settings.holdout.polygons.values()]
-        if rings:
-            from rasterio.features import geometry_mask
-
-            shapes = [{"type": "Polygon", "coordinates": [ring]} for ring in rings]
-            held |= geometry_mask(shapes, self.grid.shape, self.grid.transform, all_touched=True, invert=True)
-        return held
+        return area_mask(self.grid, self.holdout, self.settings.holdout.polygons.values())
 
     def tiling(self, config: DataConfig) -> DataConfig:
         """Return a data configuration with what this region's file says of its own tiling put in."""
@@ -119,14 +109,12 @@ class Region:
     def resolve(self, path: str) -> Path:
         """Turn a path of the region file into one of the file system, making the embedded world on first use.
 
-        ``catalogue:KEY/FILE`` is a file that ``deepbedmap fetch`` got; one that is not there is a `DataError` that
-        tells how to get it.
+        ``catalogue:KEY/FILE`` is a file that ``deepbedmap fetch`` got; an absent one's `DataError` says how to get it.
         """
-        if path.startswith(_WORLD):
-            return self._world / path.removeprefix(_WORLD)
         if path.startswith(catalog.REFERENCE):
             return catalog.resolve(path)
-        return self.data_dir / Path(path).expanduser()
+        relative = path_within(self.data_dir, path.removeprefix(_WORLD), self.name)
+        return (self._world if path.startswith(_WORLD) else self.data_dir) / relative
 
     def inputs(
         self, bounds: Bounds | None = None, inputs: Sequence[InputConfig] = DEFAULT_INPUTS
@@ -197,13 +185,10 @@ class Region:
             counts = count_picks(self.picks("target"), grid)
             measured = (counts > 0) & np.isfinite(bed.to_numpy())
         else:
-            entries = [entry for entry in self.settings.picks if target.radar in (picks_name(entry), entry.path)]
-            if target.radar is None or not entries:
-                known = ", ".join(picks_name(entry) for entry in self.settings.picks) or "none"
-                raise ConfigError(
-                    f"sparse supervision of region {self.name} needs `radar` under `target`, the name of its picks; "
-                    f"got {target.radar!r}, picks there are: {known}"
-                )
+            purpose = (
+                f"sparse supervision of region {self.name} needs `radar` under `target`, the name of its picks; got"
+            )
+            entries = self._picks_named(target.radar, purpose)
             picks = pd.concat([self._picks_of(entry) for entry in entries], ignore_index=True)
             counts = count_picks(picks, grid)
             # Where the product has no bed, the ice floats or there is none: surface less thickness is no bed there.
@@ -229,6 +214,23 @@ class Region:
         settings = self.settings.references[name]
         bed = self._reader.on_grid(settings, self._fine(self._coarse_window(bounds)), name)
         return fill_gaps(bed, settings.fill, settings.fill_limit)
+
+    def mask(self, bounds: Bounds | None = None) -> xr.DataArray:
+        """What covers the bed, at the output resolution: flags of `data.cover`; ConfigError without a mask."""
+        return read_cover(self._reader, self.settings.mask, self._fine(self._coarse_window(bounds)), self.name)
+
+    @property
+    def geoid_name(self) -> str | None:
+        """Datum whose geoid layer a map carries, None where the region file names no layer."""
+        known = self.settings.geoids
+        preferred = (self.settings.geoid, self.vertical_datum, *VERTICAL_DATUMS)
+        return next((name for name in preferred if name in known), None)
+
+    def geoid(self, bounds: Bounds | None = None) -> xr.DataArray:
+        """Height of the geoid `geoid_name` above the WGS84 ellipsoid, m; ConfigError without a geoid layer."""
+        if self.geoid_name is None:
+            raise ConfigError(f"region {self.name} has no geoid layer; name one under `geoids` of the region file")
+        return self._reader.geoid_on_grid(self.geoid_name, self._fine(self._coarse_window(bounds)))
 
     def picks(self, role: str | None = None) -> pd.DataFrame:
         """Radar picks within the region, of one role or all.
@@ -266,10 +268,7 @@ class Region:
             known = ", ".join(self.transects) or "none"
             raise ConfigError(f"region {self.name} has no transect {name!r}; known are: {known}")
         settings = self.transects[name]
-        entries = [entry for entry in self.settings.picks if settings.picks in (picks_name(entry), entry.path)]
-        if not entries:
-            known = ", ".join(picks_name(entry) for entry in self.settings.picks) or "none"
-            raise ConfigError(f"transect {name!r} is over picks {settings.picks!r}; picks there are: {known}")
+        entries = self._picks_named(settings.picks, f"transect {name!r} is over picks")
         frame = pd.concat([self._picks_of(entry) for entry in entries], ignore_index=True)
         kept = np.ones(len(frame), bool)
         if settings.segment is not None:
@@ -290,6 +289,11 @@ class Region:
     def input_sources(self) -> dict[str, str]:
         """Fingerprint (sha256) of every file that the inputs are made from, by its path in the region file."""
         return fingerprints([*self.settings.inputs.values(), *self.settings.geoids.values()], self.resolve)
+
+    @cached_property
+    def map_sources(self) -> dict[str, str]:
+        """Fingerprint (sha256) of every file that a map of the region is made from: inputs, mask and picks."""
+        return {**self.input_sources, **fingerprints([*self.settings.mask, *self.settings.picks], self.resolve)}
 
     @cached_property
     def sources(self) -> dict[str, str]:
@@ -357,6 +361,13 @@ class Region:
             )
         return fill_gaps(field, settings.fill, settings.fill_limit)
 
+    def _picks_named(self, name: str | None, purpose: str) -> list[PicksSettings]:
+        entries = [entry for entry in self.settings.picks if name in (picks_name(entry), entry.path)]
+        if not entries:
+            known = ", ".join(picks_name(entry) for entry in self.settings.picks) or "none"
+            raise ConfigError(f"{purpose} {name!r}; picks there are: {known}")
+        return entries
+
     def _picks_of(self, entry: PicksSettings) -> pd.DataFrame:
         name = picks_name(entry)
         if name not in self._picks:
@@ -375,17 +386,13 @@ class Region:
             "picks": [entry.model_dump(mode="json") for entry in entries],
             "sources": self.sources,
         }
-        path = cache_directory() / "gridded" / f"{self.name}-{digest(content)[:20]}.npz"
-        try:
-            with np.load(path) as stored:
-                bed, measured = stored["bed"], stored["measured"]
-            return self.grid.dataarray(bed, "bed", "m").assign_coords(measured=(("y", "x"), measured))
-        except (OSError, ValueError, KeyError, EOFError, GridError):
-            _LOGGER.info("gridding the picks of region %s, once; kept in %s", self.name, path.parent)
-        gridded = grid_picks(self.picks("target"), self.grid, tension=target.tension, mask_cells=target.mask_cells)
-        with written_beside(path) as beside, beside.open("wb") as stream:
-            np.savez_compressed(stream, bed=gridded.to_numpy(), measured=gridded["measured"].to_numpy())
-        return gridded
+        return grid_picks_once(
+            lambda: self.picks("target"),
+            self.grid,
+            tension=target.tension,
+            mask_cells=target.mask_cells,
+            place=cache_directory() / "gridded" / f"{self.name}-{digest(content)[:20]}.npz",
+        )
 
 
 def _cut(array: xr.DataArray, bounds: Bounds) -> xr.DataArray:

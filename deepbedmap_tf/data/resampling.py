@@ -222,8 +222,9 @@ def _resample_layer(values: np.ndarray, source: Grid, grid: Grid, method: str) -
     columns = axis_weights(source.x[0], source.resolution, source.shape[1], grid.x, method, grid.resolution)
     rows = axis_weights(source.y[0], -source.resolution, source.shape[0], grid.y, method, grid.resolution)
     valid = np.isfinite(values)
-    # Heights minus their mean keep the digits of float32 through the sums.
-    centre = float(values[valid].mean(dtype=np.float64)) if valid.any() else 0.0
+    # Heights minus their mean keep the digits of float32 through the sums; the nearest value stays as it is.
+    centred = method != "nearest" and valid.any()
+    centre = float(values[valid].mean(dtype=np.float64)) if centred else 0.0
     result = _apply(rows, np.where(valid, values - centre, 0.0), columns)
     if method == "average":
         share = _apply(rows, valid.astype(np.float64), columns)

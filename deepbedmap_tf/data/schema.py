@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from deepbedmap_tf.config import Settings
 from deepbedmap_tf.data.resampling import FillRule, Method
@@ -128,6 +128,39 @@ class RasterSettings(Settings):
     def names(self) -> tuple[str, ...]:
         """Variables to read."""
         return self.variables or ((self.variable,) if self.variable else ())
+
+
+class FlagSettings(Settings):
+    """Values of a raster that stand for one flag of the mask.
+
+    Attributes
+    ----------
+    flag
+        0 ocean, 1 ice-free land, 2 grounded ice, 3 floating ice, 4 Lake Vostok: the flags of BedMachine.
+    low, high
+        Values from `low` up to, but not including, `high`.
+    """
+
+    flag: Annotated[int, Field(ge=0, le=4)]
+    low: float = float("-inf")
+    high: float = float("inf")
+
+
+class CoverSettings(RasterSettings):
+    """What covers the bed: a raster of BedMachine's flags, or one whose values are turned into them.
+
+    Attributes
+    ----------
+    flags
+        Flags by value, the first that fits; a value that none fits is unknown. Left out where the raster holds the
+        flags themselves.
+    resampling
+        Flags are taken from the nearest cell; nothing else makes sense.
+    """
+
+    flags: tuple[FlagSettings, ...] = ()
+    units: str = "1"
+    resampling: Literal["nearest"] = "nearest"
 
 
 class PicksSettings(Settings):
@@ -314,11 +347,16 @@ class RegionSettings(Settings):
         One raster an input of the network.
     geoids
         Geoid layers by datum, for all that have none of their own.
+    geoid
+        Which of them a map carries beside the bed; by default that of `vertical_datum`, or else the first of
+        geoid:EIGEN-6C4 and geoid:EIGEN-GL04C that is there.
+    mask
+        What covers the bed, a raster or several of which the first that knows a cell counts; left out: not known.
     picks, target, references, transects, holdout, tiling
         As the settings of those names.
     """
 
-    name: str
+    name: Annotated[str, Field(pattern=r"^\w[\w .+-]*$")]
     title: str
     synthetic: bool = False
     world: dict[str, Any] | None = None
@@ -329,6 +367,8 @@ class RegionSettings(Settings):
     citations: tuple[str, ...] = ()
     inputs: dict[str, RasterSettings]
     geoids: dict[str, LayerSettings] = Field(default_factory=dict)
+    geoid: str | None = None
+    mask: tuple[CoverSettings, ...] = ()
     picks: tuple[PicksSettings, ...] = ()
     target: TargetSettings
     references: dict[str, RasterSettings] = Field(default_factory=dict)
@@ -336,10 +376,17 @@ class RegionSettings(Settings):
     holdout: HoldoutSettings = HoldoutSettings()
     tiling: TilingSettings = TilingSettings()
 
+    @field_validator("mask", mode="before")
+    @classmethod
+    def _one_raster_or_several(cls, content: Any) -> Any:
+        return (content,) if isinstance(content, dict) else content
+
     @model_validator(mode="after")
     def _fits(self) -> RegionSettings:
         if self.vertical_datum not in VERTICAL_DATUMS:
             raise ValueError(f"vertical_datum {self.vertical_datum!r} is not one of {', '.join(VERTICAL_DATUMS)}")
+        if self.geoid is not None and self.geoid not in self.geoids:
+            raise ValueError(f"geoid {self.geoid!r} is none of `geoids`: {', '.join(self.geoids) or 'none'}")
         if self.synthetic != (self.world is not None):
             raise ValueError("an embedded world has both `synthetic: true` and `world`, any other region neither")
         if "bed_lowres" not in self.inputs:

@@ -16,6 +16,7 @@ import xarray as xr
 from deepbedmap_tf import __version__
 from deepbedmap_tf.config import DEFAULT_INPUTS, DataConfig, InputConfig
 from deepbedmap_tf.data.cache import digest, written_beside
+from deepbedmap_tf.data.consistency import require_surface_above_bed
 from deepbedmap_tf.data.cutting import TilePlan, cut_tiles, phases, plan_tiles, shifted, with_data
 from deepbedmap_tf.data.region import MARGIN, SCALE, Region
 from deepbedmap_tf.data.split import DROPPED, SPLITS
@@ -167,6 +168,8 @@ def prepare_tiles(
         return out_path
     target = region.weighted_target() if data_config.supervision == "sparse" else region.target()
     plan = plan_tiles(region, target, data_config, seed)
+    # The rules of the split leave no overlap; a score on overlapping windows would say nothing.
+    assert plan.leak == 0.0, f"{plan.leak:.4f} of the held-out tiles overlap training tiles"
     attributes = {
         **{key: value for key, value in provenance.items() if key not in ("settings", "sources")},
         "title": region.title if not region.synthetic or "SYNTHETIC" in region.title else f"SYNTHETIC {region.title}",
@@ -275,6 +278,7 @@ def _write(
     with tqdm(total=plan.rows.size, desc=f"tiles of {region.name}", unit="tile", disable=not progress) as bar:
         for phase in phases(plan):
             fields = region.inputs_on(shifted(region.coarse_grid, *phase.offset), inputs)
+            require_surface_above_bed(fields, region.name)
             fills.update({name: str(array.attrs.get("fill", "none")) for name, array in fields.items()})
             index = with_data(phase, fields, inputs, width)
             bar.update(phase.index.size - index.size)

@@ -42,7 +42,7 @@ def training_curves(history: Sequence[dict[str, float]], path: Path, title: str)
         figure.basemap(
             region=[0, end, 0, top],
             projection="X12c/6c",
-            frame=['xaf+l"Training step"', 'yaf+l"RMSE on validation blocks (m)"', f'WSne+t"{title}"'],
+            frame=["xaf+lTraining step", "yaf+lRMSE on validation blocks (m)", f"WSne+t{title}"],
         )
         figure.plot(x=step, y=bicubic, pen="1p,gray40,4_2:0p", label="Bicubic")
         figure.plot(x=step, y=rmse, pen=f"1.2p,{COLOURS[0]}", label="DeepBedMap")
@@ -55,7 +55,7 @@ def training_curves(history: Sequence[dict[str, float]], path: Path, title: str)
         highest = np.ceil(1.1 * highest / round_step(highest / 10)) * round_step(highest / 10)
         figure.basemap(
             region=[0, end, 0, highest], projection="X12c/6c",
-            frame=['xaf+l"Training step"', 'yaf+l"Loss term / its value in the first epoch"', "WSne"],
+            frame=["xaf+lTraining step", "yaf+lLoss term / its value in the first epoch", "WSne"],
         )  # fmt: skip
         for colour, (name, values) in zip(COLOURS, scaled.items(), strict=False):
             figure.plot(x=step, y=values, pen=f"1.2p,{colour}", label=name.capitalize())

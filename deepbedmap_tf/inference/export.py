@@ -16,17 +16,26 @@ from deepbedmap_tf import __version__
 from deepbedmap_tf.config import GeneratorConfig, validate
 from deepbedmap_tf.data.cache import written_beside
 from deepbedmap_tf.errors import ConfigError, DataError, ModelError
+from deepbedmap_tf.inference.warmup import write_warmup
 from deepbedmap_tf.models.chainer import chainer_generator_config, load_chainer_weights, read_chainer
 from deepbedmap_tf.models.generator import build_generator
-from deepbedmap_tf.models.layers import FEATURES
+from deepbedmap_tf.models.layers import FEATURES, UPSCALING
 
 VERSION_FOLDER = "1"
 METADATA = "model.json"
+PREDICT = "serving_default"
+PREDICT_WITH_RESIDUAL = "predict_with_residual"
+"""Names of the SavedModel's signatures; exports made before the second one existed have the first alone."""
+
 SOFTWARE = ("tensorflow", "keras", "numpy", "deepbedmap-tf")
 
 
 def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path | str, metadata: dict[str, Any]) -> Path:
     """Write a generator as ``<folder>/1`` (SavedModel, float32) and ``<folder>/model.json``.
+
+    The SavedModel has the signatures `PREDICT`, with output ``bed``, and `PREDICT_WITH_RESIDUAL`, which adds
+    ``coarse_residual``: what the 4 x 4 means of the bed differ from the low-resolution bed. Requests of both, with
+    which TensorFlow Serving warms up, lie in its ``assets.extra``.
 
     Parameters
     ----------
@@ -59,7 +68,14 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
     def predict(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         return {"bed": exact(inputs, training=False)}
 
+    @tf.function(input_signature=[signature])
+    def predict_with_residual(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        bed = predict(inputs)["bed"]
+        return {"bed": bed, "coarse_residual": coarse_residual(bed, inputs["bed_lowres"])}
+
     module.predict = predict
+    module.predict_with_residual = predict_with_residual
+    signatures = {PREDICT: predict, PREDICT_WITH_RESIDUAL: predict_with_residual}
     content = {
         "format": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -71,7 +87,8 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
     # Both are complete before either takes its name.
     with written_beside(folder / VERSION_FOLDER) as saved, written_beside(folder / METADATA) as description:
         try:
-            tf.saved_model.save(module, str(saved), signatures={"serving_default": predict})
+            tf.saved_model.save(module, str(saved), signatures=signatures)
+            write_warmup(saved, config.inputs, tuple(signatures))
         except tf.errors.OpError as error:
             raise DataError(
                 f"cannot write {folder / VERSION_FOLDER}: {str(error).splitlines()[0][:160]}; free some space or "
@@ -79,6 +96,24 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
             ) from error
         description.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
     return folder
+
+
+def coarse_residual(bed: tf.Tensor, bed_lowres: tf.Tensor) -> tf.Tensor:
+    """Mean of every 4 x 4 cells of the bed less the low-resolution bed there, metres.
+
+    Parameters
+    ----------
+    bed
+        (n, 4h, 4w, 1), metres.
+    bed_lowres
+        (n, h + 2, w + 2, 1), metres, with its margin of one cell.
+
+    Returns
+    -------
+    tf.Tensor
+        (n, h, w, 1); NaN where the low-resolution bed is.
+    """
+    return tf.nn.avg_pool2d(bed, UPSCALING, UPSCALING, "VALID") - bed_lowres[:, 1:-1, 1:-1]
 
 
 class SuperResolution:
@@ -99,7 +134,7 @@ class SuperResolution:
         self.metadata = metadata
         self.config = config
         self._loaded = loaded
-        self._serve = loaded.signatures["serving_default"]
+        self._serve = loaded.signatures[PREDICT]
 
     @property
     def name(self) -> str:
@@ -119,9 +154,33 @@ class SuperResolution:
         ModelError
             When the network can't take the inputs, naming the shapes that came.
         """
+        return self._run(self._serve, inputs)["bed"]
+
+    @property
+    def signatures(self) -> tuple[str, ...]:
+        """Names of the SavedModel's signatures; `PREDICT_WITH_RESIDUAL` is not among those of older exports."""
+        return tuple(sorted(self._loaded.signatures))
+
+    def with_residual(self, inputs: dict[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        """Return the bed as a call does, and the residual of its 4 x 4 means (n, h-2, w-2, 1), metres.
+
+        Raises
+        ------
+        ModelError
+            When the network can't take the inputs, or the export is older than this signature.
+        """
+        if PREDICT_WITH_RESIDUAL not in self.signatures:
+            raise ModelError(
+                f"the SavedModel in {self.folder} has no signature {PREDICT_WITH_RESIDUAL}, as exports "
+                f"before it existed; run deepbedmap export --model {self.folder} --saved-model ANOTHER_FOLDER"
+            )
+        outputs = self._run(self._loaded.signatures[PREDICT_WITH_RESIDUAL], inputs)
+        return outputs["bed"], outputs["coarse_residual"]
+
+    def _run(self, signature: Any, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         try:
             tensors = {each.name: tf.constant(inputs[each.name], tf.float32) for each in self.config.inputs}
-            return np.asarray(self._serve(**tensors)["bed"])
+            return {name: np.asarray(values) for name, values in signature(**tensors).items()}
         except (tf.errors.InvalidArgumentError, KeyError, ValueError) as error:
             shapes = {name: tuple(np.shape(values)) for name, values in inputs.items()}
             ratios = {each.name: each.ratio for each in self.config.inputs}
@@ -162,6 +221,30 @@ class SuperResolution:
         return model
 
 
+def read_metadata(folder: Path | str) -> dict[str, Any]:
+    """Read the model.json of an exported model.
+
+    Raises
+    ------
+    ModelError
+        When there is none, or it is no description of a model.
+    """
+    folder = Path(folder)
+    path = folder / METADATA
+    if folder.suffix == ".keras":
+        raise ModelError(f"{folder} is a Keras file; make a model of it with deepbedmap import-keras")
+    try:
+        metadata: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        validate(GeneratorConfig, metadata["generator"], str(path))
+    except FileNotFoundError as error:
+        raise ModelError(
+            f"{folder} holds no model (no {METADATA}); expected an export of train.py, see saved_models/"
+        ) from error
+    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
+        raise ModelError(f"{path} is corrupt ({error}); export the model again") from error
+    return metadata
+
+
 def load_model(folder: Path | str) -> SuperResolution:
     """Load an exported model.
 
@@ -171,21 +254,13 @@ def load_model(folder: Path | str) -> SuperResolution:
         When there is none, it is corrupt, or its SavedModel is not what model.json says.
     """
     folder = Path(folder)
-    path = folder / METADATA
-    try:
-        metadata = json.loads(path.read_text(encoding="utf-8"))
-        config: GeneratorConfig = validate(GeneratorConfig, metadata["generator"], str(path))
-    except FileNotFoundError as error:
-        raise ModelError(
-            f"{folder} holds no model (no {METADATA}); expected an export of train.py, see saved_models/"
-        ) from error
-    except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
-        raise ModelError(f"{path} is corrupt ({error}); export the model again") from error
+    metadata = read_metadata(folder)
+    config: GeneratorConfig = validate(GeneratorConfig, metadata["generator"], str(folder / METADATA))
     try:
         loaded = tf.saved_model.load(str(folder / VERSION_FOLDER))
         found = {
             name: (spec.dtype.name, spec.shape.rank, spec.shape[-1])
-            for name, spec in loaded.signatures["serving_default"].structured_input_signature[1].items()
+            for name, spec in loaded.signatures[PREDICT].structured_input_signature[1].items()
         }
     except (OSError, ValueError, KeyError, IndexError, AttributeError, tf.errors.OpError) as error:
         reason = str(error).splitlines()[0][:160]
@@ -196,6 +271,33 @@ def load_model(folder: Path | str) -> SuperResolution:
             f"the SavedModel in {folder} takes {found}, but its model.json says {expected}; export the model again"
         )
     return SuperResolution(folder, metadata, config, loaded)
+
+
+def export_again(model: Path | str, folder: Path | str) -> Path:
+    """Export a model anew, with all signatures of this version, into another folder.
+
+    Parameters
+    ----------
+    model
+        An exported model; it stays as it is.
+    folder
+        Where the new one goes.
+
+    Raises
+    ------
+    ModelError
+        When there is no such model, or `folder` is the same.
+    """
+    source, folder = Path(model), Path(folder)
+    if folder.resolve() == source.resolve():
+        raise ModelError(f"{folder} is the model itself; choose another folder, so that neither is ever half-written")
+    loaded = load_model(source)
+    made = {"format", "created", "generator", "normalisation", "software"}
+    metadata = {key: value for key, value in loaded.metadata.items() if key not in made}
+    about = {key: loaded.metadata[key] for key in ("created", "software") if key in loaded.metadata}
+    return export_model(
+        loaded.generator(), loaded.config, folder, {**metadata, "exported_from": {"name": source.name, **about}}
+    )
 
 
 def import_chainer(weights: Path | str, folder: Path | str, residual_scaling: float = 0.2) -> Path:

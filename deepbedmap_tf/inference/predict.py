@@ -4,34 +4,78 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import xarray as xr
 
-from deepbedmap_tf.config import GeneratorConfig
 from deepbedmap_tf.data.cache import digest, file_sha256
-from deepbedmap_tf.data.fields import batch_of_one
-from deepbedmap_tf.data.region import SCALE, Region, load_region
-from deepbedmap_tf.errors import DataError, NoDataError
-from deepbedmap_tf.grid import Bounds
-from deepbedmap_tf.inference.products import require_writable, write_netcdf
-from deepbedmap_tf.inference.tiling import BLOCK, HALO, plan_blocks, snap_outward
+from deepbedmap_tf.data.region import Region, load_region
+from deepbedmap_tf.errors import ConfigError
+from deepbedmap_tf.grid import Bounds, Grid
+from deepbedmap_tf.inference.cluster import Resources, choose, fitting_block, memory_need
+from deepbedmap_tf.inference.engine import finished_map, run_in_memory
+from deepbedmap_tf.inference.layers import variables
+from deepbedmap_tf.inference.manifest import Manifest
+from deepbedmap_tf.inference.options import MapOptions
+from deepbedmap_tf.inference.products import require_writable, write_map
+from deepbedmap_tf.inference.tasks import PREDICTION, Job, Kit, Predictor, predict_inputs
+from deepbedmap_tf.inference.tiling import HALO, SCALE, Plan, default_block, place_in, snap_outward
+from deepbedmap_tf.inference.work import MANIFEST, prediction_shape, work_folder
 
 if TYPE_CHECKING:
     from deepbedmap_tf.inference.export import SuperResolution
 
 _LOGGER = logging.getLogger(__name__)
 
+# What a map does not depend on: what is learned from and measured against, and where it lies.
+_NOT_OF_THE_MAP = {"title", "citations", "target", "references", "transects", "holdout", "tiling"}
 
-class Predictor(Protocol):
-    """Anything that turns inputs into a bed, such as `inference.export.SuperResolution`."""
 
-    config: GeneratorConfig
+@dataclass(frozen=True)
+class Cut:
+    """How an area is cut into blocks, as far as the user says.
 
-    def __call__(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
-        """Return (n, 4(h-2), 4(w-2), 1) for inputs (n, height, width, bands) by name."""
+    Attributes
+    ----------
+    block
+        Side of a block in low-resolution cells; by default what keeps the halo's share small and fits into memory.
+    halo
+        Low-resolution cells of context on each side: by default the model's own (``halo`` in model.json), or `HALO`.
+    blend
+        Low-resolution cells over which neighbours pass into each other, for a smaller halo; 0 cuts hard.
+    batch
+        Blocks that go through the network together.
+    """
+
+    block: int | None = None
+    halo: int | None = None
+    blend: int = 0
+    batch: int = 1
+
+
+@dataclass(frozen=True)
+class MapSettings:
+    """All of a map that is not model, region or file.
+
+    Attributes
+    ----------
+    options
+        What it is made with.
+    cut
+        How it is cut.
+    resources
+        Who makes it; nothing of this changes a cell.
+    restart
+        Throw away what an earlier run left.
+    """
+
+    options: MapOptions = field(default_factory=MapOptions)
+    cut: Cut = Cut()
+    resources: Resources = field(default_factory=Resources)
+    restart: bool = False
 
 
 def predict_window(model: Predictor, region: Region, bounds: Bounds | None = None) -> xr.DataArray:
@@ -56,18 +100,8 @@ def predict_window(model: Predictor, region: Region, bounds: Bounds | None = Non
     DataError
         When an input has gaps and the model was trained without validity channels, or no cell is valid.
     """
-    inputs = batch_of_one(region.inputs(bounds, model.config.inputs))
-    for name, values in inputs.items():
-        invalid = ~np.isfinite(values)
-        if invalid.any() and not model.config.normalise:
-            raise DataError(
-                f"input {name!r} of region {region.name} has {invalid.sum()} invalid values and this model takes none "
-                "(normalise: false); give the input a fill rule in the region file, or use a model with normalise: true"
-            )
+    bed = predict_inputs(model, [region.inputs(bounds, model.config.inputs)], region)[0]
     window = region.grid if bounds is None else region.grid.window(bounds)
-    bed = model(inputs)[0, ..., 0]
-    known = np.isfinite(inputs["bed_lowres"][0, 1:-1, 1:-1, 0])
-    bed = np.where(known.repeat(SCALE, axis=0).repeat(SCALE, axis=1), bed, np.float32(np.nan))
     return window.with_datum(region.vertical_datum).dataarray(bed, "bed", "m")
 
 
@@ -76,15 +110,17 @@ def predict_region(
     region: Region,
     bounds: Bounds | None = None,
     *,
-    block: int = BLOCK,
+    block: int | None = None,
     halo: int | None = None,
+    blend: int = 0,
+    batch: int = 1,
     progress: bool | None = None,
 ) -> xr.DataArray:
-    """Predict the bed of a region, or a part of it, of any size.
+    """Predict the bed of a region, or a part of it, in memory; `predict_to_files` makes maps that don't fit there.
 
     The area is cut into blocks that lie where they lie whatever the bounds. The inputs of each are read with a halo
     of context, as far as the region goes; what is beyond the region's edge comes from each input's margin and fill
-    rule. The halo's prediction is thrown away. Memory and work of a block are the same however large the region.
+    rule. The halo's prediction is thrown away.
 
     Parameters
     ----------
@@ -94,10 +130,8 @@ def predict_region(
         Where the inputs come from.
     bounds
         Edges (xmin, ymin, xmax, ymax), metres; widened to whole low-resolution cells. The whole region by default.
-    block
-        Side of a block in low-resolution cells.
-    halo
-        Low-resolution cells of context on each side: by default the model's own (``halo`` in model.json), or `HALO`.
+    block, halo, blend, batch
+        As in `Cut`.
     progress
         Show a bar; by default where standard error is a terminal.
 
@@ -114,49 +148,32 @@ def predict_region(
     DataError
         When a file can't be read, or no block has data.
     """
-    from tqdm import tqdm
-
-    coarse = region.grid.coarsen(SCALE)
-    window = coarse
-    if bounds is not None:
-        snapped = snap_outward(coarse, bounds)
-        if not np.allclose(snapped, bounds, rtol=0, atol=1e-6 * coarse.resolution):
-            _LOGGER.info(
-                "bounds widened from %s to whole low-resolution cells: %s", list(bounds), [float(v) for v in snapped]
-            )
-        window = coarse.window(snapped)
     _compare_resolution(model, region)
     context = _halo_of(model) if halo is None else halo
+    window = _window_of(region, bounds)
+    plan = Plan(_coarse(region), window, block or default_block(context), context, blend, batch)
+    arrays = {"bed": np.full(plan.area.refine(SCALE).shape, np.nan, np.float32)}
+    if plan.joins:
+        arrays[PREDICTION] = np.full(prediction_shape(plan), np.nan, np.float32)
+    outcome = run_in_memory(Kit(model, region, plan, MapOptions(), arrays), progress)
     grid = window.refine(SCALE).with_datum(region.vertical_datum)
-    bed = np.full(grid.shape, np.nan, np.float32)
-    blocks = plan_blocks(coarse, window, block, context)
-    empty: list[NoDataError] = []
-    hidden = None if progress is None else not progress
-    for each in tqdm(blocks, desc="predicting", unit="block", disable=hidden):
-        try:
-            part = predict_window(model, region, each.context)
-        except NoDataError as error:
-            empty.append(error)
-            continue
-        rows, columns = _place(each.core, grid.bounds, grid.resolution)
-        inner_rows, inner_columns = _place(each.core, each.context, grid.resolution)
-        bed[rows, columns] = part.to_numpy()[inner_rows, inner_columns]
-    if len(empty) == len(blocks):
-        raise empty[0]
-    if empty:
-        _LOGGER.warning("%d of %d blocks have no data and stay NaN; the first: %s", len(empty), len(blocks), empty[0])
-    return grid.dataarray(bed, "bed", "m", halo=context, empty_blocks=len(empty))
+    bed = arrays["bed"][place_in(grid.bounds, plan.area.bounds, grid.resolution)]
+    return grid.dataarray(bed, "bed", "m", halo=context, empty_blocks=len(outcome.empty))
 
 
-def predict_to_file(
+def predict_to_files(
     model_path: Path | str,
     region_file: Path | str,
     data_dir: Path | str | None,
     bounds: Sequence[float] | None,
-    out: Path | str,
+    outs: Sequence[Path | str],
+    settings: MapSettings | None = None,
     progress: bool | None = None,
-) -> Path:
+) -> list[Path]:
     """Run what ``deepbedmap predict`` offers: load a model and a region, predict, and write the map.
+
+    The map grows in a folder ``<first file>.partial``. A run that ends early leaves it there, and the same call goes
+    on with it: the result is the same to the last bit. Memory is bounded by the size of a block.
 
     Parameters
     ----------
@@ -168,37 +185,70 @@ def predict_to_file(
         Folder that the region file's paths start from; the root of the checkout by default.
     bounds
         As for `predict_region`.
-    out
-        File to write, ending in ``.nc``; folders that it names are made.
+    outs
+        Files to write, ending in ``.nc``, ``.tif`` or ``.zarr``; folders that they name are made.
+    settings
+        The rest.
     progress
-        As for `predict_region`.
+        Show bars; by default where standard error is a terminal.
 
     Returns
     -------
-    Path
-        The file.
+    list of Path
+        The files, and a STAC item beside them.
 
     Raises
     ------
     DeepBedMapError
-        Whatever is wrong with the model, the region, its data or the bounds; nothing is written then.
+        Whatever is wrong with the model, the region, its data or the bounds, or with the run that was begun.
     """
     from deepbedmap_tf.inference.export import load_model
 
+    settings = settings or MapSettings()
     # What needs no computing is checked first.
-    out = require_writable(Path(out))
+    files = require_writable([Path(out) for out in outs])
     region = load_region(region_file, data_dir)
-    limits: Bounds | None = None
-    if bounds is not None:
-        xmin, ymin, xmax, ymax = (float(edge) for edge in bounds)
-        limits = (xmin, ymin, xmax, ymax)
-        snap_outward(region.coarse_grid, limits)
+    window = _window_of(region, None if bounds is None else _four(bounds))
     model = load_model(model_path)
-    bed = predict_region(model, region, limits, progress=progress)
+    _compare_resolution(model, region)
+    folder = work_folder(files[0].absolute())
+    plan = _plan(model, region, window, settings, folder)
+    need = memory_need(model.config, plan.size, plan.halo, plan.batch)
+    job = Job(
+        key="",
+        model=str(Path(model_path).resolve()),
+        data_dir=str(region.data_dir.resolve()),
+        store="",
+        region=region.settings.model_dump(mode="json"),
+        plan=plan,
+        options=settings.options,
+    )
+    wanted = variables(region, settings.options)
+    content = {
+        "model": {"name": model.name, "sha256": model_sha256(model.folder)},
+        "region": region.settings.model_dump(mode="json", exclude=_NOT_OF_THE_MAP),
+        "inputs": region.map_sources,
+        "options": settings.options.as_dict(),
+        "variables": [each.name for each in wanted],
+    }
     command = f"deepbedmap predict --model {model.name} --region {Path(region_file).name}"
     if bounds is not None:
         command += f" --bounds {' '.join(f'{edge:.12g}' for edge in bounds)}"
-    return write_netcdf(bed, out, describe(model, region, f"{command} --out {out.name}"))
+    command += "".join(f" --out {path.name}" for path in files)
+    with finished_map(
+        folder,
+        job,
+        content,
+        wanted,
+        lambda tasks: choose(settings.resources, tasks, need),
+        restart=settings.restart,
+        progress=progress,
+    ) as made:
+        metadata = describe(model, region, command)
+        metadata |= {"halo": plan.halo, "block": plan.size, "blend": plan.blend, "empty_blocks": made.empty}
+        metadata |= {"skipped_blocks": made.skipped, "options": settings.options.as_dict()}
+        grid = window.refine(SCALE).with_datum(region.vertical_datum)
+        return write_map(made.store, grid, wanted, files, metadata, progress)
 
 
 def describe(model: SuperResolution, region: Region, command: str) -> dict[str, Any]:
@@ -214,7 +264,7 @@ def describe(model: SuperResolution, region: Region, command: str) -> dict[str, 
     Returns
     -------
     dict
-        Metadata as `inference.products.write_netcdf` takes them.
+        Metadata as `inference.products.write_map` takes them.
     """
     learned = sorted(
         {
@@ -240,7 +290,7 @@ def describe(model: SuperResolution, region: Region, command: str) -> dict[str, 
         "model": model.name,
         "model_sha256": model_sha256(model.folder),
         "model_trained_on": learned,
-        "input_files": region.input_sources,
+        "input_files": region.map_sources,
         "citations": sorted({*region.citations, *model.metadata.get("citations", ())}),
         "command": command,
     }
@@ -253,6 +303,49 @@ def model_sha256(folder: Path) -> str:
     root = folder / VERSION_FOLDER
     files = sorted(path for path in root.rglob("*") if path.is_file())
     return digest({str(path.relative_to(root)): file_sha256(path) for path in files})
+
+
+def _window_of(region: Region, bounds: Bounds | None) -> Grid:
+    """Low-resolution cells that bounds touch; says so where they had to be widened."""
+    coarse = _coarse(region)
+    if bounds is None:
+        return coarse
+    snapped = snap_outward(coarse, bounds)
+    if not np.allclose(snapped, bounds, rtol=0, atol=1e-6 * coarse.resolution):
+        _LOGGER.info(
+            "bounds widened from %s to whole low-resolution cells: %s", list(bounds), list(map(float, snapped))
+        )
+    return coarse.window(snapped)
+
+
+def _coarse(region: Region) -> Grid:
+    return region.grid.coarsen(SCALE)
+
+
+def _four(bounds: Sequence[float]) -> Bounds:
+    xmin, ymin, xmax, ymax = (float(edge) for edge in bounds)
+    return (xmin, ymin, xmax, ymax)
+
+
+def _plan(model: Predictor, region: Region, window: Grid, settings: MapSettings, folder: Path) -> Plan:
+    cut, limit = settings.cut, settings.resources.memory_limit
+    processes = settings.resources.workers or 1
+    halo = _halo_of(model) if cut.halo is None else cut.halo
+    size = cut.block
+    if size is None and not settings.restart and (folder / MANIFEST).exists():
+        # A map that was begun keeps its blocks, whatever memory there is now.
+        size = int(Manifest.read(folder / MANIFEST).content["plan"]["size"])
+    if size is None:
+        size = fitting_block(model.config, halo, limit, processes, cut.batch)
+    plan = Plan(_coarse(region), window, size, halo, cut.blend, cut.batch)
+    need = processes * memory_need(model.config, size, halo, cut.batch) / 1e9
+    if limit is not None and need > limit:
+        raise ConfigError(
+            f"blocks of {size} cells with a halo of {halo} take {need:.1f} GB in {processes} process(es), "
+            f"--memory-limit is {limit:g}; choose a smaller --block (with --restart where a "
+            "map was begun) or fewer --workers"
+        )
+    return plan
 
 
 def _halo_of(model: Predictor) -> int:
@@ -273,10 +366,3 @@ def _compare_resolution(model: Predictor, region: Region) -> None:
             region.name,
             region.resolution,
         )
-
-
-def _place(part: Bounds, whole: Bounds, cell: float) -> tuple[slice, slice]:
-    """Rows and columns of a part of a map."""
-    top, bottom = round((whole[3] - part[3]) / cell), round((whole[3] - part[1]) / cell)
-    left, right = round((part[0] - whole[0]) / cell), round((part[2] - whole[0]) / cell)
-    return slice(top, bottom), slice(left, right)

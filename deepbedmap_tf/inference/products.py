@@ -1,195 +1,147 @@
-"""Maps written to files that say what they are: CF-1.10 NetCDF."""
+"""Maps written to files that say what they are: NetCDF, Cloud-Optimised GeoTIFF, Zarr, and a STAC item."""
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
-from collections.abc import Mapping
-from datetime import UTC, datetime
-from pathlib import Path, PurePath
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-import numpy as np
-import xarray as xr
-
-from deepbedmap_tf import __version__
 from deepbedmap_tf.data.cache import written_beside
 from deepbedmap_tf.errors import ConfigError, DataError
-from deepbedmap_tf.grid import ELLIPSOID, Grid
+from deepbedmap_tf.grid import Grid
+from deepbedmap_tf.inference.layers import Variable
+from deepbedmap_tf.inference.stac import write_item
+from deepbedmap_tf.inference.stored_map import StoredMap
 
-SOFTWARE = ("tensorflow", "keras", "numpy", "xarray", "netCDF4", "pyproj")
-_CHUNK = 512
+_WRITERS = {".nc": "NetCDF", ".tif": "Cloud-Optimised GeoTIFF", ".zarr": "Zarr"}
 
 
-def require_writable(path: Path) -> Path:
-    """Check the name of a file to write, and make its folder, before any work is done for it.
+def require_writable(paths: Sequence[Path]) -> tuple[Path, ...]:
+    """Check the names of the files to write, and make their folders, before any work is done for them.
+
+    Parameters
+    ----------
+    paths
+        Files ending in ``.nc``, ``.tif`` or ``.zarr``.
 
     Raises
     ------
     ConfigError
-        When the ending is of a format that can't be written.
+        When an ending is of a format that can't be written, or two files have one name.
     DataError
-        When the folder can't be made, or the name is a folder's.
+        When a folder can't be made or written to, or a name is that of something else.
     """
-    if path.suffix.lower() != ".nc":
-        raise ConfigError(f"--out {path.name} ends in {path.suffix or 'nothing'!r}; expected a NetCDF file, NAME.nc")
-    if path.is_dir():
-        raise DataError(f"--out {path} is a folder; expected the name of a file in it")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise DataError(f"cannot make folder {path.parent}: {error.strerror or error}; choose another --out") from error
-    return path
+    for path in paths:
+        suffix = path.suffix.lower()
+        if suffix not in _WRITERS:
+            known = ", ".join(f"NAME{ending} ({name})" for ending, name in _WRITERS.items())
+            raise ConfigError(f"--out {path.name} ends in {path.suffix or 'nothing'!r}; expected {known}")
+        if suffix != ".zarr" and path.is_dir():
+            raise DataError(f"--out {path} is a folder; expected the name of a file in it")
+        if suffix == ".zarr" and path.exists() and not _is_zarr(path):
+            raise DataError(f"--out {path} exists and holds no Zarr group; choose another name")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise DataError(
+                f"cannot make folder {path.parent}: {error.strerror or error}; choose another --out"
+            ) from error
+        if not os.access(path.parent, os.W_OK):
+            raise DataError(f"cannot write to folder {path.parent}: it is read-only; choose another --out")
+    places = [path.resolve() for path in paths]
+    twice = next((path for path in places if places.count(path) > 1), None)
+    if twice is not None:
+        raise ConfigError(f"--out {twice.name} is named twice; give each file its own name")
+    return tuple(paths)
 
 
-def write_netcdf(bed: xr.DataArray, path: Path | str, metadata: Mapping[str, Any]) -> Path:
-    """Write a bed as a CF-1.10 NetCDF, beside its place first and then renamed.
+def write_map(
+    store: Path,
+    grid: Grid,
+    variables: Sequence[Variable],
+    outs: Sequence[Path],
+    metadata: Mapping[str, Any],
+    progress: bool | None = None,
+) -> list[Path]:
+    """Write the products of a finished map from its working store.
+
+    Each is written beside its place and renamed when it is complete; until then what stood there stays. Memory is
+    bounded by the store's chunks, whatever the size of the map.
 
     Parameters
     ----------
-    bed
-        Shape (y, x), metres; NaN where undefined. Attributes ``crs`` and ``vertical_datum`` as `Grid` writes them.
-    path
-        File to write, ending in ``.nc``.
+    store
+        Zarr group with one array a variable, dims (y, x) or (y, x, realization).
+    grid
+        Cells of the map, with its vertical datum.
+    variables
+        Those of `layers.variables`.
+    outs
+        Files to write, as for `require_writable`.
     metadata
-        Global attributes: ``title``; ``citations`` (a list) becomes ``references``, ``command`` the first line of
-        ``history``, ``input_files`` (path to sha256) a JSON text. Paths lose their folders where they are absolute.
+        As `StoredMap.metadata` has them.
+    progress
+        Show a bar; by default where standard error is a terminal.
 
     Returns
     -------
-    Path
-        The file. Dimensions y (from north to south) and x, the centres of the cells; variables ``bed`` (float32) and
-        ``crs`` (grid mapping).
+    list of Path
+        The files, and a STAC item ``<stem>.json`` beside those of one name.
 
     Raises
     ------
-    DatumError
-        When the bed's vertical datum is unknown to the project.
-    DataError
-        When the disk refuses.
+    ConfigError, DataError
+        As `require_writable`; DataError also when the disk refuses.
     """
-    path = require_writable(Path(path))
-    grid = Grid.of(bed)
-    values = np.asarray(bed, np.float32)
-    dataset = xr.Dataset(
-        {
-            "bed": (("y", "x"), values, _bed_attributes(values, grid)),
-            "crs": ((), np.int32(0), _mapping_attributes(grid)),
-        },
-        coords={
-            "y": ("y", grid.y, _axis_attributes("y")),
-            "x": ("x", grid.x, _axis_attributes("x")),
-        },
-        attrs=_global_attributes(metadata, grid, bed),
-    )
-    encoding: dict[str, dict[str, Any]] = {
-        "bed": {
-            "_FillValue": np.float32(np.nan),
-            "zlib": True,
-            "complevel": 4,
-            "shuffle": True,
-            "chunksizes": tuple(min(_CHUNK, size) for size in grid.shape),
-        },
-        "crs": {"_FillValue": None},
-        "x": {"_FillValue": None},
-        "y": {"_FillValue": None},
+    from tqdm import tqdm
+
+    outs = require_writable(outs)
+    stored = StoredMap(Path(store), grid, tuple(variables), metadata)
+    chunks = sum(1 for _ in stored.parts())
+    steps = sum(chunks * (1 if path.suffix.lower() == ".tif" else len(stored.variables)) for path in outs)
+    written: list[Path] = []
+    with tqdm(total=steps, desc="writing", unit="chunk", disable=None if progress is None else not progress) as bar:
+        for path in outs:
+            with _written(path) as beside:
+                _writer(path)(stored, beside, bar)
+            written.append(path)
+    items: dict[Path, list[Path]] = {}
+    for path in outs:
+        items.setdefault(path.with_suffix(".json"), []).append(path)
+    for item, products in items.items():
+        with _written(item) as beside:
+            write_item(stored, products, beside, item.stem)
+        written.append(item)
+    return written
+
+
+def _writer(path: Path) -> Callable[[StoredMap, Path, Any], None]:
+    from deepbedmap_tf.inference import geotiff, netcdf, zarr_product
+
+    by_suffix: dict[str, Callable[[StoredMap, Path, Any], None]] = {
+        ".nc": netcdf.write_netcdf,
+        ".tif": geotiff.write_geotiff,
+        ".zarr": zarr_product.write_zarr,
     }
+    return by_suffix[path.suffix.lower()]
+
+
+@contextmanager
+def _written(path: Path) -> Iterator[Path]:
+    """`written_beside`, with the words that libraries have for a disk that refuses."""
+    # Some errors of GDAL come through rasterio under the name that it keeps to itself.
+    from rasterio._err import CPLE_BaseError
+    from rasterio.errors import RasterioError
+
     with written_beside(path) as beside:
         try:
-            dataset.to_netcdf(beside, engine="netcdf4", encoding=encoding)
-        except RuntimeError as error:
-            # The NetCDF library reports a full disk in words of its own.
-            raise DataError(f"cannot write {path}: {error}; free some space or choose another folder") from error
-    return path
+            yield beside
+        except (RuntimeError, RasterioError, CPLE_BaseError) as error:
+            cause = str(error.__cause__ or error).splitlines()[0]
+            raise DataError(f"cannot write {path}: {cause}; free some space or choose another folder") from error
 
 
-def software_versions() -> dict[str, str]:
-    """Versions of what a map is made with, by name."""
-    versions = {name: importlib.metadata.version(name) for name in SOFTWARE}
-    return {"deepbedmap_tf": __version__, "python": platform.python_version(), **versions}
-
-
-def _bed_attributes(values: np.ndarray, grid: Grid) -> dict[str, Any]:
-    above_ellipsoid = grid.vertical_datum == ELLIPSOID
-    attributes: dict[str, Any] = {
-        # In CF an altitude is a height above the geoid, and one above the ellipsoid has a name of its own.
-        "standard_name": "height_above_reference_ellipsoid" if above_ellipsoid else "bedrock_altitude",
-        "long_name": "bed elevation",
-        "units": "m",
-        "grid_mapping": "crs",
-    }
-    if grid.vertical_datum is not None:
-        attributes["vertical_datum"] = grid.vertical_datum
-    known = np.isfinite(values)
-    return attributes | ({"actual_range": _range(values[known])} if known.any() else {})
-
-
-def _mapping_attributes(grid: Grid) -> dict[str, Any]:
-    from pyproj import CRS
-
-    crs = CRS.from_user_input(grid.crs)
-    attributes: dict[str, Any] = {"long_name": "coordinate reference system", **crs.to_cf()}
-    if attributes.get("grid_mapping_name") == "polar_stereographic":
-        # CF wants the pole named; it is the one on the side of the standard parallel.
-        pole = -90.0 if attributes.get("standard_parallel", -71.0) < 0 else 90.0
-        attributes.setdefault("latitude_of_projection_origin", pole)
-    xmin, _, _, ymax = grid.bounds
-    attributes["spatial_ref"] = attributes["crs_wkt"]
-    attributes["GeoTransform"] = f"{xmin:.12g} {grid.resolution:.12g} 0 {ymax:.12g} 0 {-grid.resolution:.12g}"
-    datum = grid.vertical_datum or ""
-    if datum.startswith("geoid:"):
-        attributes["geoid_name"] = datum.removeprefix("geoid:")
-    return attributes
-
-
-def _axis_attributes(axis: str) -> dict[str, Any]:
-    # No `actual_range`: in CF it would be that of the centres, but GMT and GDAL take it for the outer edges.
-    return {
-        "standard_name": f"projection_{axis}_coordinate",
-        "long_name": f"{axis} of the centres of the cells",
-        "units": "m",
-        "axis": axis.upper(),
-    }
-
-
-def _global_attributes(metadata: Mapping[str, Any], grid: Grid, bed: xr.DataArray) -> dict[str, Any]:
-    content = dict(metadata)
-    versions = software_versions()
-    now = datetime.now(UTC).isoformat(timespec="seconds")
-    command = str(content.pop("command", "")) or "written by a script"
-    citations = content.pop("citations", ())
-    files = {_bare(name): value for name, value in content.pop("input_files", {}).items()}
-    title = str(content.pop("title", "Bed elevation"))
-    if content.get("synthetic") == "region" and "SYNTHETIC" not in title:
-        title = f"SYNTHETIC {title}"
-    attributes: dict[str, Any] = {
-        "Conventions": "CF-1.10",
-        "title": title,
-        "source": f"deepbedmap_tf {__version__}, model {content.get('model', 'not named')}",
-        "history": f"{now}: {command}",
-        "references": "; ".join(citations) or "none named",
-        "vertical_datum": grid.vertical_datum or "not stated",
-        "date_created": now,
-        # GMT reads this as: values belong to cells, not to the crossings of grid lines.
-        "node_offset": np.int32(1),
-        "input_files_sha256": json.dumps(files, sort_keys=True),
-        "software": ", ".join(f"{name} {version}" for name, version in versions.items()),
-    }
-    attributes |= {key: bed.attrs[key] for key in ("halo", "empty_blocks") if key in bed.attrs}
-    attributes |= {key: _text(value) for key, value in content.items()}
-    return {key: value for key, value in attributes.items() if value != ""}
-
-
-def _range(values: np.ndarray) -> np.ndarray:
-    return np.array([values.min(), values.max()], values.dtype)
-
-
-def _bare(name: str) -> str:
-    return PurePath(name).name if PurePath(name).is_absolute() or name.startswith("~") else name
-
-
-def _text(value: Any) -> Any:
-    if isinstance(value, bool):
-        return str(value).lower()
-    return "; ".join(map(str, value)) if isinstance(value, list | tuple) else value
+def _is_zarr(path: Path) -> bool:
+    return any((path / name).is_file() for name in (".zgroup", "zarr.json"))

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
 
 from deepbedmap_tf.errors import ConfigError, GridError
 from deepbedmap_tf.grid import Bounds, Grid
 
+SCALE = 4
+"""Output cells along the side of a low-resolution cell."""
+
 BLOCK = 80
-"""Side of a block in low-resolution cells. With its halo, 480 x 480 output cells: 1.1 GB for the default network."""
+"""Side of the smallest default block in low-resolution cells."""
 
 HALO = 20
 """Low-resolution cells of context on each side, where a model's metadata name no ``halo``.
 
 The default network's bed within 16 low-resolution cells of a window's edge depends on where that edge is: by up to
 27 m at 16 cells on Byrd Glacier, 0.5 m (rms 0.015 m) at 20; on the embedded world 0.08 m and 0.003 m. Twenty cells
-from an edge a block is the same as one pass over everything, so blocks are cut hard, with no blending.
+from an edge a block is the same as one pass over everything, so by default blocks are cut hard, with no blending.
 """
+
+HALO_SHARE = 0.35
+"""Largest share of what the network computes that the halo may be, for a default block."""
+
+PREDICT, JOIN = "predict", "join"
+"""Stages: the network over every block; neighbouring predictions joined, where something needs both."""
 
 
 @dataclass(frozen=True)
@@ -27,23 +39,39 @@ class Block:
 
     Attributes
     ----------
+    place
+        Row and column among the blocks of the region, counted from its upper-left corner.
     core
-        Edges of the part that is kept.
+        Edges of the part that is written; None where the block only lends its prediction to a blend.
+    whole
+        Edges of the block without regard to the window that is wanted.
     context
-        Edges of what the network sees: the core and its halo, as far as the region goes.
+        Edges of what the network sees: the whole block and its halo, as far as the region goes.
     """
 
-    core: Bounds
+    place: tuple[int, int]
+    core: Bounds | None
+    whole: Bounds
     context: Bounds
 
 
-def plan_blocks(region: Grid, window: Grid, size: int = BLOCK, halo: int = HALO) -> list[Block]:
-    """Plan the blocks that cover a window of a region.
+@dataclass(frozen=True)
+class Task:
+    """Unit of work, and of what a manifest records: blocks that go through the network together."""
+
+    number: int
+    stage: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a window of a region is cut; nothing is read, and equal arguments give equal plans.
 
     Blocks are counted from the upper-left corner of the region, not of the window, and the network sees the same
     context of a block whatever the window: so the prediction of a part is the part of the prediction, exactly.
 
-    Parameters
+    Attributes
     ----------
     region
         Low-resolution cells of the whole region.
@@ -53,16 +81,138 @@ def plan_blocks(region: Grid, window: Grid, size: int = BLOCK, halo: int = HALO)
         Side of a block, low-resolution cells.
     halo
         Low-resolution cells of context on each side.
-
-    Returns
-    -------
-    list of Block
-        From north to south and from west to east; cores of neighbours share an edge and cover the window once.
+    blend
+        Width, in low-resolution cells, over which the predictions of neighbours pass into each other, with its middle
+        on their common edge; 0 cuts hard. It lies within the halo and costs no computing.
+    batch
+        Blocks of a task.
 
     Raises
     ------
     ConfigError
-        When the block or the halo is impossible.
+        When a number is impossible.
+    """
+
+    region: Grid
+    window: Grid
+    size: int = BLOCK
+    halo: int = HALO
+    blend: int = 0
+    batch: int = 1
+    margin: int = 0
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.halo < 0:
+            raise ConfigError(
+                f"blocks of {self.size} cells with a halo of {self.halo}; expected at least 1 cell and no negative halo"
+            )
+        if not 0 <= self.blend <= min(2 * self.halo, self.size):
+            raise ConfigError(
+                f"a blend of {self.blend} cells; expected 0 to {min(2 * self.halo, self.size)}: at most the block and "
+                "twice the halo, for neighbours must both have predicted what they blend"
+            )
+        if not 0 <= self.margin <= self.size - self.blend:
+            raise ConfigError(
+                f"blocks of {self.size} cells need {self.margin} cells around them; expected at most "
+                f"{self.size - self.blend}, for only neighbours are joined; choose a larger --block"
+            )
+        if self.batch < 1:
+            raise ConfigError(f"{self.batch} blocks at a time; expected at least 1")
+
+    @property
+    def joins(self) -> bool:
+        """Whether blocks are finished from several predictions, in a second stage."""
+        return bool(self.blend or self.margin)
+
+    @property
+    def reach(self) -> int:
+        """Output cells by which a block's prediction is used beyond its edges: half of the blend."""
+        return SCALE * self.blend // 2
+
+    @property
+    def area(self) -> Grid:
+        """Low-resolution cells of the whole blocks that hold the window."""
+        rows, columns = self._blocks_of(self.window.bounds)
+        side = self.size * self.region.resolution
+        left, top = self.region.bounds[0], self.region.bounds[3]
+        bounds = (
+            left + columns.start * side,
+            top - rows.stop * side,
+            left + columns.stop * side,
+            top - rows.start * side,
+        )
+        return self.region.window(_within(bounds, self.region.bounds))
+
+    def blocks(self) -> list[Block]:
+        """Blocks from north to south and from west to east; their cores cover the window once."""
+        margin = (self.blend / 2 + self.margin) * self.region.resolution
+        rows, columns = self._blocks_of(_within(_grown(self.window.bounds, margin), self.region.bounds))
+        return [self.block((row, column)) for row in rows for column in columns]
+
+    def block(self, place: tuple[int, int]) -> Block:
+        """Return the block at a row and column."""
+        side, outer = self.size * self.region.resolution, self.region.bounds
+        left, top = outer[0] + place[1] * side, outer[3] - place[0] * side
+        whole = _within((left, top - side, left + side, top), outer)
+        core = _within(whole, self.window.bounds)
+        wanted = core[0] < core[2] and core[1] < core[3]
+        context = _within(_grown(whole, self.halo * self.region.resolution), outer)
+        return Block(place, core if wanted else None, whole, context)
+
+    def tasks(self) -> list[Task]:
+        """Work in the order in which it is done: all of a stage before the next.
+
+        Only blocks that see windows of one shape go through the network together.
+        """
+        blocks = self.blocks()
+        groups: list[tuple[str, tuple[Block, ...]]] = []
+        for _, alike in groupby(blocks, key=self._shape):
+            run = tuple(alike)
+            groups += [(PREDICT, run[start : start + self.batch]) for start in range(0, len(run), self.batch)]
+        if self.joins:
+            groups += [(JOIN, (block,)) for block in blocks if block.core is not None]
+        return [Task(number, stage, group) for number, (stage, group) in enumerate(groups)]
+
+    def computed(self) -> int:
+        """Output cells that the network computes, halo included."""
+        return SCALE**2 * sum(math.prod(self._shape(block)) for block in self.blocks())
+
+    def weights(self, block: Block) -> tuple[np.ndarray, np.ndarray]:
+        """Weight of a block's prediction in the blend, for its rows and its columns of output cells.
+
+        Counted from `reach` cells outside the block's upper-left corner to `reach` cells outside the lower-right one;
+        0 beyond the region. The weights of two neighbours add up to 1 in every cell.
+        """
+        outer, cell = self.region.bounds, self.region.resolution / SCALE
+        (left, bottom, right, top), reach = block.whole, self.reach
+        down = _ramps(round((top - bottom) / cell), top < outer[3] - cell, bottom > outer[1] + cell, reach)
+        along = _ramps(round((right - left) / cell), left > outer[0] + cell, right < outer[2] - cell, reach)
+        return down, along
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for a manifest."""
+        return {
+            "region": list(self.region.bounds),
+            "window": list(self.window.bounds),
+            "cell": self.region.resolution,
+            **{key: getattr(self, key) for key in ("size", "halo", "blend", "batch", "margin")},
+        }
+
+    def _shape(self, block: Block) -> tuple[int, int]:
+        xmin, ymin, xmax, ymax = block.context
+        cell = self.region.resolution
+        return round((ymax - ymin) / cell), round((xmax - xmin) / cell)
+
+    def _blocks_of(self, bounds: Bounds) -> tuple[range, range]:
+        outer, side = self.region.bounds, self.size * self.region.resolution
+        return (
+            _steps((outer[3] - bounds[3]) / side, (outer[3] - bounds[1]) / side),
+            _steps((bounds[0] - outer[0]) / side, (bounds[2] - outer[0]) / side),
+        )
+
+
+def plan_blocks(region: Grid, window: Grid, size: int = BLOCK, halo: int = HALO, blend: int = 0) -> list[Block]:
+    """Plan the blocks that cover a window of a region; see `Plan`.
 
     Examples
     --------
@@ -70,19 +220,19 @@ def plan_blocks(region: Grid, window: Grid, size: int = BLOCK, halo: int = HALO)
     >>> [block.core for block in plan_blocks(region, region, size=6, halo=2)]
     [(0.0, 0.0, 6000.0, 4000.0), (6000.0, 0.0, 10000.0, 4000.0)]
     """
-    if size < 1 or halo < 0:
-        raise ConfigError(
-            f"blocks of {size} cells with a halo of {halo}; expected at least 1 cell and no negative halo"
-        )
-    outer, wanted = region.bounds, window.bounds
-    blocks = []
-    for top, bottom in _spans(outer[3] - wanted[3], outer[3] - wanted[1], size * region.resolution):
-        for left, right in _spans(wanted[0] - outer[0], wanted[2] - outer[0], size * region.resolution):
-            # Where a block begins and ends without regard to the window is what decides about its context.
-            whole = (outer[0] + left, outer[3] - bottom, outer[0] + right, outer[3] - top)
-            context = _within(_grown(whole, halo * region.resolution), outer)
-            blocks.append(Block(core=_within(whole, wanted), context=context))
-    return blocks
+    return Plan(region, window, size, halo, blend).blocks()
+
+
+def default_block(halo: int) -> int:
+    """Side of a block, low-resolution cells, of which at most `HALO_SHARE` of the computing goes into the halo.
+
+    Examples
+    --------
+    >>> default_block(20), default_block(4)
+    (168, 80)
+    """
+    kept = math.sqrt(1 - HALO_SHARE)
+    return max(BLOCK, 8 * math.ceil(2 * halo * kept / (1 - kept) / 8))
 
 
 def snap_outward(grid: Grid, bounds: Bounds) -> Bounds:
@@ -105,10 +255,27 @@ def snap_outward(grid: Grid, bounds: Bounds) -> Bounds:
     return (left, bottom, right, top)
 
 
-def _spans(start: float, stop: float, side: float) -> Iterator[tuple[float, float]]:
-    """Multiples of `side` that cover what lies between two distances from the region's corner."""
-    for number in range(math.floor(start / side + 1e-9), math.ceil(stop / side - 1e-9)):
-        yield number * side, (number + 1) * side
+def place_in(part: Bounds, whole: Bounds, cell: float) -> tuple[slice, slice]:
+    """Rows and columns of a part of a map whose cells have this side."""
+    top, bottom = round((whole[3] - part[3]) / cell), round((whole[3] - part[1]) / cell)
+    left, right = round((part[0] - whole[0]) / cell), round((part[2] - whole[0]) / cell)
+    return slice(top, bottom), slice(left, right)
+
+
+def _ramps(size: int, before: bool, after: bool, reach: int) -> np.ndarray:
+    """Weights along an axis: 1 inside, half a cosine down across an edge that has a neighbour, 0 beyond the region."""
+    weights = np.ones(size + 2 * reach)
+    if reach:
+        fall = 0.5 - 0.5 * np.sin(np.pi * (np.arange(-reach, reach) + 0.5) / (2 * reach))
+        # One minus the neighbour's, so that two add up to 1 to the last digit.
+        weights[: 2 * reach] = 1 - fall if before else np.repeat([0.0, 1.0], reach)
+        weights[size:] *= fall if after else np.repeat([1.0, 0.0], reach)
+    return weights
+
+
+def _steps(start: float, stop: float) -> range:
+    """Whole steps that cover what lies between two distances."""
+    return range(math.floor(start + 1e-9), math.ceil(stop - 1e-9))
 
 
 def _grown(bounds: Bounds, margin: float) -> Bounds:

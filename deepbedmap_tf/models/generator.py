@@ -9,6 +9,7 @@ from tensorflow import keras
 from tensorflow.keras import layers
 
 from deepbedmap_tf.config import GeneratorConfig
+from deepbedmap_tf.models.consistency import CoarseConsistency
 from deepbedmap_tf.models.deformable import DeformableConv2D
 from deepbedmap_tf.models.layers import BicubicUpsampling, InputFeatures, Scale, he_normal, leaky_relu
 
@@ -70,6 +71,8 @@ def build_generator(
         bed = layers.Add(name="bed", dtype=exact)([coarse, scaled])
     else:
         bed = layers.Activation("linear", name="bed", dtype=exact)(last)
+    if config.consistent:
+        bed = CoarseConsistency(name="consistent_bed", dtype=exact)([bed, inputs["bed_lowres"]])
     return keras.Model(inputs, bed, name="generator")
 
 

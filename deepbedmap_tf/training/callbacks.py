@@ -10,7 +10,7 @@ from typing import Any
 
 from tensorflow import keras
 
-from deepbedmap_tf.errors import TrainingError
+from deepbedmap_tf.errors import DivergedError
 from deepbedmap_tf.training.checkpoints import RunState
 
 LOGGER = logging.getLogger(__name__)
@@ -39,9 +39,9 @@ class Bookkeeper(keras.callbacks.Callback):
     def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
         """Check the losses, save if it is time, and stop in order when the time is up."""
         bad = [name for name, value in (logs or {}).items() if not math.isfinite(value)]
-        step = int(self.state.gan.step)
+        step = int(self.state.gan.step.numpy())
         if bad:
-            raise TrainingError(
+            raise DivergedError(
                 f"{bad[0]} is not finite at step {step}; the last good checkpoint is {self.state.last_good}. "
                 "Lower the learning rate or use training.precision=float32, and start anew or --resume from it"
             )
@@ -55,7 +55,7 @@ class Bookkeeper(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
         """Record the metrics of the epoch and save."""
-        step = int(self.state.gan.step)
+        step = int(self.state.gan.step.numpy())
         entry = {name: float(value) for name, value in (logs or {}).items()}
         entry |= {"epoch": epoch + 1, "step": step, "minutes": round(self.state.minutes, 3)}
         self.state.history.append(entry)

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from deepbedmap_tf.config import Config
 from deepbedmap_tf.data.cache import written_beside
-from deepbedmap_tf.errors import DeepBedMapError, TrainingError
+from deepbedmap_tf.errors import DeepBedMapError, DivergedError, TrainingError
 from deepbedmap_tf.training.gan import DeepBedMapGAN
 
 LOGGER = logging.getLogger(__name__)
@@ -39,12 +39,15 @@ class RunState:
         Configuration of the run.
     data_hash
         Fingerprint of the tiles it trains on.
+    chief
+        Whether this process writes; of several workers only one does, without asking the others.
     """
 
     folder: Path
     gan: DeepBedMapGAN
     config: Config
     data_hash: str
+    chief: bool = True
 
     def __post_init__(self) -> None:
         """Prepare the checkpoint manager; nothing is written yet."""
@@ -54,6 +57,8 @@ class RunState:
             discriminator_optimizer=self.gan.discriminator_optimizer,
             metrics=self.gan.metrics,
         )
+        # Made now by all workers: within a strategy's scope a first checkpoint would make it, and wait for the others.
+        _ = self.checkpoint.save_counter
         self.manager = tf.train.CheckpointManager(self.checkpoint, str(self.folder), max_to_keep=2)
         self.history: list[dict[str, float]] = []
         self.minutes = 0.0
@@ -62,7 +67,8 @@ class RunState:
     @property
     def last_good(self) -> str:
         """Path of the newest checkpoint, for messages."""
-        return self.manager.latest_checkpoint or "none yet"
+        newest = self.manager.latest_checkpoint if self.chief else tf.train.latest_checkpoint(str(self.folder))
+        return newest or "none yet"
 
     def save(self) -> None:
         """Write a checkpoint and ``run.json``.
@@ -72,15 +78,17 @@ class RunState:
         TrainingError
             When the disk refuses or a weight is not finite; earlier checkpoints are kept.
         """
-        step = int(self.gan.step)
+        step = int(self.gan.step.numpy())
         # The loss that was checked is the one before the step's update.
         for variable in self.gan.trainable_variables:
             if not bool(tf.reduce_all(tf.math.is_finite(variable))):
-                raise TrainingError(
+                raise DivergedError(
                     f"weight {variable.name} is not finite at step {step}; the last good checkpoint is "
                     f"{self.last_good}. Lower the learning rate or use training.precision=float32, and start anew "
                     "or --resume from it"
                 )
+        if not self.chief:
+            return
         try:
             self.manager.save(checkpoint_number=step)
             content = {
@@ -125,7 +133,7 @@ class RunState:
             When there is none, it is corrupt, or it belongs to another configuration or other tiles.
         """
         record = self._record()
-        before = _flat(record.get("config", {}))
+        before = _flat(_with_defaults(record.get("config", {})))
         now = _flat(self.config.model_dump(mode="json"))
         different = sorted(
             key for key in before.keys() | now.keys() if before.get(key) != now.get(key) and key not in FREE_TO_CHANGE
@@ -155,7 +163,7 @@ class RunState:
                 f"no checkpoint in {self.folder} can be read; expected one written by train.py. "
                 "Start anew without --resume"
             )
-        step = int(self.gan.step)
+        step = int(self.gan.step.numpy())
         self.history = [entry for entry in record.get("history", []) if entry["step"] <= step]
         self.minutes = float(record.get("minutes", 0.0))
         self.mlflow_run = record.get("mlflow_run")
@@ -172,6 +180,14 @@ class RunState:
         if not isinstance(record, dict):
             raise TrainingError(f"{path} is corrupt: expected a mapping; start anew without --resume")
         return record
+
+
+def _with_defaults(content: Any) -> Any:
+    """Add the settings that came after a run was begun: it ran as their defaults have it."""
+    try:
+        return Config.model_validate(content).model_dump(mode="json")
+    except ValueError:
+        return content
 
 
 def _flat(content: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,6 +11,13 @@ from deepbedmap_tf.config import Config, OptimizerConfig
 from deepbedmap_tf.models.discriminator import build_discriminator
 from deepbedmap_tf.models.generator import build_generator
 from deepbedmap_tf.models.layers import BicubicUpsampling
+from deepbedmap_tf.training.distribution import (
+    COUNTED,
+    each_replica_alone,
+    extremes,
+    totals,
+    update_everywhere,
+)
 from deepbedmap_tf.training.losses import (
     GeneratorOutcome,
     discriminator_loss,
@@ -24,6 +31,9 @@ Batch = tuple[dict[str, tf.Tensor], tf.Tensor] | tuple[dict[str, tf.Tensor], tf.
 
 class DeepBedMapGAN(keras.Model):
     """Generator and discriminator trained one step each on every batch.
+
+    Made within the scope of a strategy of several replicas, each of which gets a slice of the batch, it takes the step
+    of one replica with the whole batch: losses, relativistic means and batch normalisation are over all slices.
 
     Parameters
     ----------
@@ -53,16 +63,19 @@ class DeepBedMapGAN(keras.Model):
             self.averaged_generator = build_generator(config.generator, dtype_policy)
             self.averaged_generator.set_weights(self.generator.get_weights())
         self.bicubic = BicubicUpsampling(dtype="float32")
-        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step")
+        first = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        self.step = tf.Variable(0, dtype=tf.int64, trainable=False, name="step", aggregation=first)
         # Without an adversarial term nobody asks the discriminator, which is half of a step.
         self.terms = [term for term in config.losses if term.weight > 0 or term.name != "adversarial"]
         self.adversarial = any(term.name == "adversarial" for term in self.terms)
         judged = ["discriminator_loss", "discriminator_accuracy"] if self.adversarial else []
         names = ["loss", *(term.name for term in self.terms), *judged, "ssim"]
-        self.means = {name: keras.metrics.Mean(name=name) for name in names}
-        self.rmse = keras.metrics.RootMeanSquaredError(name="rmse")
-        self.bicubic_rmse = keras.metrics.RootMeanSquaredError(name="bicubic_rmse")
+        self.means = {name: RunningMean(name=name) for name in names}
+        self.rmse = RunningRootMean(name="rmse")
+        self.bicubic_rmse = RunningRootMean(name="bicubic_rmse")
         self.range = ValueRange(name="range")
+        # What a step returns is the same on all replicas: Keras would add it up.
+        self.distribute_reduction_method = "first"
 
     def compile(self, generator_optimizer: Any, discriminator_optimizer: Any, **options: Any) -> None:
         """Set the two optimisers; for mixed_float16 each is wrapped to scale its loss."""
@@ -73,7 +86,11 @@ class DeepBedMapGAN(keras.Model):
 
     def _scaled(self, optimizer: Any) -> Any:
         if any(layer.compute_dtype == "float16" for layer in self.generator.layers):
-            return keras.mixed_precision.LossScaleOptimizer(optimizer)
+            scaled = keras.mixed_precision.LossScaleOptimizer(optimizer)
+            if not hasattr(scaled, "build"):
+                # Around one of the legacy kind; see addons.py.
+                scaled.build = scaled._create_all_weights
+            return scaled
         return optimizer
 
     @property
@@ -92,6 +109,7 @@ class DeepBedMapGAN(keras.Model):
         with tf.GradientTape(watch_accessed_variables=False) as generator_tape:
             generator_tape.watch(self.generator.trainable_variables)
             bed = self.generator(inputs, training=True)
+            bed_true = tf.cast(bed_true, bed.dtype)
             judged: dict[str, tf.Tensor] = {}
             real_logits = fake_logits = None
             if self.adversarial:
@@ -113,8 +131,32 @@ class DeepBedMapGAN(keras.Model):
     def test_step(self, data: Batch) -> dict[str, tf.Tensor]:
         """Measure the averaged generator, and its skill over bicubic interpolation, on a batch."""
         inputs, bed_true, weights = keras.utils.unpack_x_y_sample_weight(data)
+        counted = inputs.get(COUNTED)
+        inputs = {name: values for name, values in inputs.items() if name != COUNTED}
         weight, radar = (None, None) if weights is None else tf.split(weights, 2, axis=-1)
         bed = self.averaged_generator(inputs, training=False)
+        bed_true = tf.cast(bed_true, bed.dtype)
+        with each_replica_alone():
+            diagnostics = self._measured(inputs, bed_true, bed, weight, radar)
+        results = self._update(diagnostics, bed_true, bed, radar, counted)
+        self._update_root_mean(self.bicubic_rmse, bed_true, self.bicubic(inputs["bed_lowres"]), radar, counted)
+        rmse, bicubic_rmse = self.rmse.result(), self.bicubic_rmse.result()
+        ratio = tf.math.divide_no_nan(self.range.result(), rmse)
+        return {
+            **results,
+            "bicubic_rmse": bicubic_rmse,
+            "skill": 1 - tf.math.divide_no_nan(rmse, bicubic_rmse),
+            "psnr": 20 * tf.math.log(ratio) / tf.math.log(10.0),
+        }
+
+    def _measured(
+        self,
+        inputs: dict[str, tf.Tensor],
+        bed_true: tf.Tensor,
+        bed: tf.Tensor,
+        weight: tf.Tensor | None,
+        radar: tf.Tensor | None,
+    ) -> dict[str, tf.Tensor]:
         judged: dict[str, tf.Tensor] = {}
         real_logits = fake_logits = None
         if self.adversarial:
@@ -127,17 +169,9 @@ class DeepBedMapGAN(keras.Model):
             bed_true, bed, inputs["bed_lowres"], real_logits, fake_logits, self.config.structural, weight, radar
         )
         loss, diagnostics = generator_loss(outcome, self.terms)
-        diagnostics |= {**judged, "loss": loss}
-        results = self._update(diagnostics, bed_true, bed, radar)
-        self.bicubic_rmse.update_state(bed_true, self.bicubic(inputs["bed_lowres"]), radar)
-        rmse, bicubic_rmse = self.rmse.result(), self.bicubic_rmse.result()
-        ratio = tf.math.divide_no_nan(self.range.result(), rmse)
-        return {
-            **results,
-            "bicubic_rmse": bicubic_rmse,
-            "skill": 1 - tf.math.divide_no_nan(rmse, bicubic_rmse),
-            "psnr": 20 * tf.math.log(ratio) / tf.math.log(10.0),
-        }
+        if "ssim" not in diagnostics:
+            diagnostics["ssim"] = structural_similarity(bed_true, bed, self.config.structural, radar)
+        return {**diagnostics, **judged, "loss": loss}
 
     def _train_discriminator(self, bed_true: tf.Tensor, bed: tf.Tensor) -> dict[str, tf.Tensor]:
         with tf.GradientTape() as tape:
@@ -165,7 +199,7 @@ class DeepBedMapGAN(keras.Model):
         """Return the true and the generated bed as the discriminator gets to see them."""
         if radar is None or self.config.discriminator.sees == "everything":
             return bed_true, bed
-        backdrop = self.bicubic(inputs["bed_lowres"])
+        backdrop = tf.cast(self.bicubic(inputs["bed_lowres"]), bed.dtype)
         return tf.where(radar > 0, bed_true, backdrop), tf.where(radar > 0, bed, backdrop)
 
     def _judged(self, bed: tf.Tensor) -> tf.Tensor:
@@ -185,8 +219,7 @@ class DeepBedMapGAN(keras.Model):
         taken = tf.cast(self.step, tf.float32)
         # The average follows closely at first, so that it forgets the random start.
         keep = tf.minimum(momentum, (1 + taken) / (10 + taken))
-        for average, weight in zip(self.averaged_generator.weights, self.generator.weights, strict=True):
-            average.assign_sub(tf.cast(1 - keep, average.dtype) * (average - weight))
+        update_everywhere(self.averaged_generator.weights, self.generator.weights, keep)
 
     def _update(
         self,
@@ -194,15 +227,35 @@ class DeepBedMapGAN(keras.Model):
         bed_true: tf.Tensor,
         bed: tf.Tensor,
         radar: tf.Tensor | None,
+        counted: tf.Tensor | None = None,
     ) -> dict[str, tf.Tensor]:
+        """Take what the replicas' batches add to the means, or in validation what each found on a batch of its own."""
         if "ssim" not in diagnostics:
             similarity = structural_similarity(bed_true, bed, self.config.structural, radar)
             diagnostics = {**diagnostics, "ssim": similarity}
-        for name, mean in self.means.items():
-            mean.update_state(diagnostics[name])
-        self.rmse.update_state(bed_true, bed, radar)
-        self.range.update_state(bed_true if radar is None else bed_true[radar > 0])
+        values = [tf.cast(diagnostics[name], tf.float32) for name in self.means]
+        batches: Any = 1.0
+        if counted is not None:
+            *values, batches = totals(*(value * counted for value in values), counted)
+        else:
+            values = list(totals(*values))
+        for mean, value in zip(self.means.values(), values, strict=True):
+            mean.add(value, batches)
+        self._update_root_mean(self.rmse, bed_true, bed, radar, counted)
+        known = bed_true if radar is None else bed_true[radar > 0]
+        self.range.update_state(known)
         return {**{name: mean.result() for name, mean in self.means.items()}, "rmse": self.rmse.result()}
+
+    @staticmethod
+    def _update_root_mean(
+        metric: RunningRootMean, bed_true: tf.Tensor, bed: tf.Tensor, radar: tf.Tensor | None, counted: tf.Tensor | None
+    ) -> None:
+        squares = tf.math.squared_difference(tf.cast(bed, tf.float32), tf.cast(bed_true, tf.float32))
+        number = tf.cast(tf.size(squares), tf.float32)
+        if radar is not None:
+            squares, number = squares * radar, tf.reduce_sum(radar)
+        added = tf.reduce_sum(squares), number
+        metric.add(*totals(*(added if counted is None else (counted * value for value in added))))
 
 
 class _Untouched:
@@ -219,7 +272,32 @@ class _Untouched:
             variable.assign(value)
 
 
-class ValueRange(keras.metrics.Metric):
+class _SameEverywhere:
+    """A metric that all replicas update with the same values, so that none has to ask the others for its result."""
+
+    def add_weight(self, *arguments: Any, **options: Any) -> tf.Variable:
+        options["aggregation"] = tf.VariableAggregation.ONLY_FIRST_REPLICA
+        return super().add_weight(*arguments, **options)  # type: ignore[misc]
+
+
+class RunningMean(_SameEverywhere, keras.metrics.Mean):
+    """Mean of all that was added since the last reset."""
+
+    def add(self, total: Any, number: Any) -> None:
+        """Take in the sum of so many values."""
+        self.total.assign_add(total)
+        self.count.assign_add(number)
+
+
+class RunningRootMean(RunningMean):
+    """Root of the mean of all squares that were added since the last reset."""
+
+    def result(self) -> tf.Tensor:
+        """Return the root, in the unit of the values."""
+        return tf.sqrt(tf.math.divide_no_nan(self.total, self.count))
+
+
+class ValueRange(_SameEverywhere, keras.metrics.Metric):
     """Largest minus smallest value seen: the true range that a peak signal-to-noise ratio refers to."""
 
     def __init__(self, **options: Any) -> None:
@@ -230,8 +308,9 @@ class ValueRange(keras.metrics.Metric):
     def update_state(self, values: tf.Tensor, sample_weight: Any = None) -> None:
         """Take in a batch of any shape."""
         values = tf.cast(values, self.low.dtype)
-        self.low.assign(tf.minimum(self.low, tf.reduce_min(values)))
-        self.high.assign(tf.maximum(self.high, tf.reduce_max(values)))
+        low, high = extremes(tf.reduce_min(values), tf.reduce_max(values))
+        self.low.assign(tf.minimum(self.low, low))
+        self.high.assign(tf.maximum(self.high, high))
 
     def result(self) -> tf.Tensor:
         """Return the range, in the unit of the values."""
@@ -266,5 +345,5 @@ def build_optimizer(config: OptimizerConfig, total_steps: int) -> Any:
     if config.name != "adam":
         from deepbedmap_tf.addons import optimizer
 
-        return optimizer(config.name, rate, **betas)
+        return optimizer(config.name, rate, config.clip_norm, **betas)
     return keras.optimizers.Adam(rate, global_clipnorm=config.clip_norm, **betas)

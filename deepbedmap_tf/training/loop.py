@@ -21,6 +21,7 @@ from deepbedmap_tf.data.tiles import Tiles, open_tiles, prepare_tiles, store_has
 from deepbedmap_tf.errors import DataError, TrainingError
 from deepbedmap_tf.training.callbacks import Bookkeeper, EpochGoesOn
 from deepbedmap_tf.training.checkpoints import RunState
+from deepbedmap_tf.training.distribution import Distribution, distribute
 from deepbedmap_tf.training.gan import DeepBedMapGAN, build_optimizer
 from deepbedmap_tf.training.precision import choose_precision
 
@@ -112,6 +113,7 @@ def train(
     on_epoch: Callable[[int, dict[str, float]], None] | None = None,
     on_start: Callable[[RunState], None] | None = None,
     initial_weights: Sequence[Any] | None = None,
+    distribution: Distribution | None = None,
 ) -> TrainedRun:
     """Train a generator and its discriminator.
 
@@ -133,13 +135,32 @@ def train(
         Called once with the run before its first step, after its checkpoint was restored.
     initial_weights
         Weights to start the generator from, in Keras' order.
+    distribution
+        Replicas that share every batch of `training.batch_size` tiles; one by default. Their number is not part of
+        the run: it may be resumed on more or fewer.
 
     Raises
     ------
     TrainingError
-        When a loss is not finite, the disk is full, or the run to resume is another one. The last good checkpoint
-        is kept and named.
+        When a loss is not finite, the disk is full, the run to resume is another one, or another worker is gone. The
+        last good checkpoint is kept and named.
     """
+    distribution = distribution or distribute("one")
+    with distribution.watched(folder):
+        return _train(config, data, folder, resume, progress, on_epoch, on_start, initial_weights, distribution)
+
+
+def _train(
+    config: Config,
+    data: TrainingData,
+    folder: Path,
+    resume: bool,
+    progress: bool,
+    on_epoch: Callable[[int, dict[str, float]], None] | None,
+    on_start: Callable[[RunState], None] | None,
+    initial_weights: Sequence[Any] | None,
+    distribution: Distribution,
+) -> TrainedRun:
     if config.training.deterministic:
         tf.config.experimental.enable_op_determinism()
     keras.utils.set_random_seed(config.seed)
@@ -147,29 +168,36 @@ def train(
     _refuse_gaps(config, data.train)
     steps_per_epoch = config.training.steps_per_epoch or len(data.train) // config.training.batch_size
     total = steps_per_epoch * config.training.epochs
-    gan = DeepBedMapGAN(config, precision)
-    if initial_weights is not None:
-        gan.generator.set_weights(initial_weights)
-        gan.averaged_generator.set_weights(initial_weights)
-    gan.compile(
-        build_optimizer(config.generator_optimizer, total), build_optimizer(config.discriminator_optimizer, total)
-    )
-    gan.generator_optimizer.build(gan.generator.trainable_variables)
-    gan.discriminator_optimizer.build(gan.discriminator.trainable_variables)
-    state = RunState(folder, gan, config, data.data_hash)
+    with distribution.strategy.scope():
+        gan = DeepBedMapGAN(config, precision)
+        if initial_weights is not None:
+            gan.generator.set_weights(initial_weights)
+            gan.averaged_generator.set_weights(initial_weights)
+        gan.compile(
+            build_optimizer(config.generator_optimizer, total), build_optimizer(config.discriminator_optimizer, total)
+        )
+        gan.generator_optimizer.build(gan.generator.trainable_variables)
+        gan.discriminator_optimizer.build(gan.discriminator.trainable_variables)
+    state = RunState(folder, gan, config, data.data_hash, distribution.chief)
     start = state.restore() if resume else _fresh(folder)
+    settings = config.model_dump(mode="json", exclude={"name"})
+    distribution.require_agreement(digest([settings, precision, data.data_hash, start]), "configuration, tiles or step")
     if on_start is not None:
         on_start(state)
     if start >= total:
         LOGGER.info("the run is complete: step %d of %d", start, total)
         return TrainedRun(gan, state.history, precision, start, state.minutes)
 
-    def batches(step: int) -> tf.data.Dataset:
-        return training_dataset(data.train, config.training.batch_size, config.seed, step, config.data.augment)
+    size = config.training.batch_size
 
-    validation = evaluation_dataset(data.validation, min(64, 4 * config.training.batch_size))
+    def batches(step: int) -> Any:
+        return distribution.training(training_dataset(data.train, size, config.seed, step, config.data.augment), size)
+
+    validation, validation_steps = distribution.validation(evaluation_dataset(data.validation, min(64, 4 * size)))
     bookkeeper = Bookkeeper(state, on_epoch)
     callbacks = [bookkeeper, *([progress_bar()] if progress else [])]
+    if distribution.processes > 1 and bookkeeper.limit is not None:
+        callbacks.append(_StopTogether(bookkeeper, distribution))
     epoch, done = divmod(start, steps_per_epoch)
     try:
         if done:
@@ -180,6 +208,7 @@ def train(
                 initial_epoch=epoch,
                 epochs=epoch + 1,
                 validation_data=validation,
+                validation_steps=validation_steps,
                 callbacks=[*callbacks, EpochGoesOn(running)],
                 verbose=0,
             )
@@ -191,6 +220,7 @@ def train(
                 initial_epoch=epoch,
                 epochs=config.training.epochs,
                 validation_data=validation,
+                validation_steps=validation_steps,
                 callbacks=callbacks,
                 verbose=0,
             )
@@ -198,12 +228,30 @@ def train(
         state.save()
         LOGGER.warning(
             "interrupted at step %d of %d; saved to %s. Go on with the same command and --resume",
-            int(gan.step),
+            int(gan.step.numpy()),
             total,
             state.last_good,
         )
         raise
-    return TrainedRun(gan, state.history, precision, int(gan.step), state.minutes)
+    return TrainedRun(gan, state.history, precision, int(gan.step.numpy()), state.minutes)
+
+
+class _StopTogether(keras.callbacks.Callback):
+    """End all workers after the same step, as their clocks differ."""
+
+    def __init__(self, bookkeeper: Bookkeeper, distribution: Distribution) -> None:
+        super().__init__()
+        self.bookkeeper = bookkeeper
+        self.distribution = distribution
+        self.limit, bookkeeper.limit = bookkeeper.limit, None
+
+    def on_train_batch_end(self, batch: int, logs: dict[str, Any] | None = None) -> None:
+        """Stop as soon as one of them has reached the limit."""
+        reached = self.limit is not None and self.bookkeeper.state.minutes >= self.limit
+        if self.distribution.total(float(reached)) > 0:
+            LOGGER.info("stopping all workers in order after %.1f minutes", self.bookkeeper.state.minutes)
+            self.bookkeeper.stopped_early = True
+            self.model.stop_training = True
 
 
 def _refuse_gaps(config: Config, tiles: Tiles) -> None:

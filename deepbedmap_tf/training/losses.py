@@ -1,4 +1,8 @@
-"""The terms of the two losses (Leong & Horgan 2020, Appendix A), each returning (loss, diagnostics)."""
+"""The terms of the two losses (Leong & Horgan 2020, Appendix A), each returning (loss, diagnostics).
+
+Where several replicas share a batch, each term is what a replica's tiles add to the loss of the global batch, so that
+the sum of their gradients is the gradient of the whole; likewise the diagnostics.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,7 @@ import tensorflow as tf
 
 from deepbedmap_tf.config import LossConfig, StructuralConfig
 from deepbedmap_tf.models.layers import UPSCALING, split_invalid
+from deepbedmap_tf.training.distribution import part_of_mean, totals
 
 Loss = tuple[tf.Tensor, dict[str, tf.Tensor]]
 
@@ -38,9 +43,10 @@ def squared_loss(bed_true: tf.Tensor, bed: tf.Tensor, weight: tf.Tensor | None =
 
 def _mean(values: tf.Tensor, weight: tf.Tensor | None) -> tf.Tensor:
     if weight is None:
-        return tf.reduce_mean(values)
+        return part_of_mean(tf.reduce_mean(values))
     weight = tf.cast(weight, values.dtype)
-    return tf.math.divide_no_nan(tf.reduce_sum(weight * values), tf.reduce_sum(weight))
+    (total,) = totals(tf.reduce_sum(weight))
+    return tf.math.divide_no_nan(tf.reduce_sum(weight * values), total)
 
 
 def topographic_loss(bed: tf.Tensor, bed_lowres: tf.Tensor, weight: tf.Tensor | None = None) -> Loss:
@@ -57,12 +63,12 @@ def topographic_loss(bed: tf.Tensor, bed_lowres: tf.Tensor, weight: tf.Tensor | 
         where nothing was measured, and has nothing to add where the bed was.
     """
     means = tf.nn.avg_pool2d(bed, UPSCALING, UPSCALING, "VALID")
-    coarse, valid = split_invalid(bed_lowres[:, 1:-1, 1:-1])
+    coarse, valid = split_invalid(tf.cast(bed_lowres[:, 1:-1, 1:-1], bed.dtype))
     if weight is not None:
         measured = tf.nn.avg_pool2d(tf.cast(weight, bed.dtype), UPSCALING, UPSCALING, "VALID")
         valid *= 1 - tf.clip_by_value(measured, 0, 1)
     residual = (means - coarse) * valid
-    count = tf.reduce_sum(valid)
+    (count,) = totals(tf.reduce_sum(valid))
     loss = tf.math.divide_no_nan(tf.reduce_sum(tf.abs(residual)), count)
     return loss, {"coarse_bias": tf.math.divide_no_nan(tf.reduce_sum(residual), count)}
 
@@ -116,8 +122,9 @@ def structural_similarity(
     luminance = (2 * true_mean * bed_mean + config.c1) / (true_mean**2 + bed_mean**2 + config.c1)
     structure = (2 * covariance + config.c2) / (true_variance + bed_variance + config.c2)
     if share is None:
-        return tf.cast(tf.reduce_mean(luminance * structure), bed.dtype)
-    missing = tf.cast(tf.equal(tf.reduce_sum(share), 0), tf.float64)
+        return tf.cast(_mean(luminance * structure, None), bed.dtype)
+    (seen,) = totals(tf.reduce_sum(share))
+    missing = part_of_mean(tf.cast(tf.equal(seen, 0), tf.float64))
     return tf.cast(_mean(luminance * structure, share) + missing, bed.dtype)
 
 
@@ -133,7 +140,7 @@ def structural_loss(
 ) -> Loss:
     """One minus the structural similarity (equation A5)."""
     similarity = structural_similarity(bed_true, bed, config, weight)
-    return 1 - similarity, {"ssim": similarity}
+    return part_of_mean(1.0) - similarity, {"ssim": similarity}
 
 
 def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> Loss:
@@ -149,11 +156,17 @@ def discriminator_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> Loss:
     tuple
         The loss, and the share of beds on the right side of the other kind's mean as ``accuracy``.
     """
-    real = real_logits - tf.reduce_mean(fake_logits)
-    fake = fake_logits - tf.reduce_mean(real_logits)
+    real, fake = _relative(real_logits, fake_logits)
     loss = tf.reduce_mean(tf.nn.softplus(-real)) + tf.reduce_mean(tf.nn.softplus(fake))
     right = tf.concat([tf.cast(real > 0, real.dtype), tf.cast(fake < 0, fake.dtype)], axis=0)
-    return loss, {"accuracy": tf.reduce_mean(right)}
+    return part_of_mean(loss), {"accuracy": part_of_mean(tf.reduce_mean(right))}
+
+
+def _relative(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """Logits of each kind over the other kind's mean in the global batch."""
+    fake_mean, real_mean = (part_of_mean(tf.reduce_mean(logits)) for logits in (fake_logits, real_logits))
+    fake_mean, real_mean = totals(fake_mean, real_mean)
+    return real_logits - fake_mean, fake_logits - real_mean
 
 
 def adversarial_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> Loss:
@@ -162,9 +175,8 @@ def adversarial_loss(real_logits: tf.Tensor, fake_logits: tf.Tensor) -> Loss:
     The published code detached the generated side and took a constant for the other, so its generator never felt
     this term.
     """
-    real = real_logits - tf.reduce_mean(fake_logits)
-    fake = fake_logits - tf.reduce_mean(real_logits)
-    return tf.reduce_mean(tf.nn.softplus(real)) + tf.reduce_mean(tf.nn.softplus(-fake)), {}
+    real, fake = _relative(real_logits, fake_logits)
+    return part_of_mean(tf.reduce_mean(tf.nn.softplus(real)) + tf.reduce_mean(tf.nn.softplus(-fake))), {}
 
 
 @dataclass(frozen=True)
