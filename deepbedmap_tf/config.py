@@ -206,6 +206,10 @@ class DataConfig(Settings):
         splits, and `buffer` is the distance between the cells that two splits are measured on.
     minimum_coverage
         Least share of a window's cells that hold radar, for sparse supervision.
+    regression_weight
+        For sparse supervision: in training cells without radar the network learns, with this weight, the bed of a
+        regression that is fitted to the radar of the training cells (`training.teaching`), wherever inputs are known;
+        0 for the target's own bed between flight lines.
     folds, fold
         Blocked cross-validation: so many folds of blocks, of which this is validated on; None: `validation_fraction`.
     """
@@ -220,11 +224,14 @@ class DataConfig(Settings):
     max_tiles: Annotated[int, Field(ge=1)] | None = None
     supervision: Literal["complete", "sparse"] = "complete"
     minimum_coverage: Annotated[float, Field(gt=0, le=1)] = 0.05
+    regression_weight: Annotated[float, Field(ge=0)] = 0.0
     folds: Annotated[int, Field(ge=2)] | None = None
     fold: Annotated[int, Field(ge=0)] = 0
 
     @model_validator(mode="after")
-    def _fold_is_one_of_them(self) -> DataConfig:
+    def _parts_go_together(self) -> DataConfig:
+        if self.regression_weight and self.supervision != "sparse":
+            raise ValueError("regression_weight is for sparse supervision; set supervision to sparse, or it to 0")
         if self.fold >= (self.folds or 1):
             raise ValueError(f"fold is {self.fold} but there are {self.folds or 'no'} folds; they count from 0")
         return self

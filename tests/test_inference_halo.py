@@ -13,7 +13,7 @@ from scipy.ndimage import uniform_filter
 from deepbedmap_tf.config import GeneratorConfig
 from deepbedmap_tf.data.region import load_region
 from deepbedmap_tf.errors import DataError, ModelError
-from deepbedmap_tf.inference.halo import measure_halo, measure_region_halo, update_metadata
+from deepbedmap_tf.inference.halo import halo_for, measure_halo, measure_region_halo, update_metadata
 
 
 class OfReach:
@@ -73,6 +73,13 @@ def test_over_a_region(tmp_path: Path) -> None:
     found = measure_region_halo(OfReach(6), region, tolerance=1e-3)
     assert found["halo"] == 6
     assert found["halo_region"] == region.name
+
+
+def test_a_region_may_need_more_than_where_the_model_was_trained() -> None:
+    metadata = {"halo": 22, "halo_by_region": {"home": 22, "away": 34}}
+    assert halo_for(metadata, "away") == 34
+    assert halo_for(metadata, "elsewhere") == halo_for(metadata, "home") == 22
+    assert halo_for({}, "home") is None
 
 
 def test_metadata_keep_what_they_had(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from deepbedmap_tf.errors import ConfigError, GridError
 from deepbedmap_tf.grid import Bounds, Grid
-from deepbedmap_tf.inference.tiling import plan_blocks, snap_outward
+from deepbedmap_tf.inference.tiling import HALO_SHARE, JOIN, Plan, default_block, plan_blocks, snap_outward
 
 REGION = Grid.from_bounds((-30_500, 7_000, 6_500, 36_000), 1000)
 
@@ -34,6 +34,7 @@ def test_blocks_cover_the_window_once_and_see_the_same_context(window: Grid, siz
     seen = np.zeros(REGION.shape, int)
     whole = plan_blocks(REGION, REGION, size, halo)
     for block in plan_blocks(REGION, window, size, halo):
+        assert block.core is not None
         seen[cells(REGION, block.core)] += 1
         # One of the blocks of the whole region holds the core, and has the same context.
         assert block.context in [each.context for each in whole]
@@ -91,3 +92,79 @@ def test_impossible_blocks_are_one_line() -> None:
         plan_blocks(REGION, REGION, size=0)
     with pytest.raises(ConfigError, match="no negative halo"):
         plan_blocks(REGION, REGION, halo=-1)
+    with pytest.raises(ConfigError, match="a blend of 9 cells; expected 0 to 8"):
+        Plan(REGION, REGION, size=20, halo=4, blend=9)
+    with pytest.raises(ConfigError, match="need 15 cells around them; expected at most 10"):
+        Plan(REGION, REGION, size=10, halo=4, margin=15)
+    with pytest.raises(ConfigError, match="0 blocks at a time"):
+        Plan(REGION, REGION, batch=0)
+
+
+@given(
+    window=windows(),
+    size=st.integers(1, 50),
+    halo=st.integers(0, 12),
+    batch=st.integers(1, 5),
+    margin=st.integers(0, 3),
+    data=st.data(),
+)
+def test_tasks_hold_every_block_once_and_batches_fit_together(
+    window: Grid, size: int, halo: int, batch: int, margin: int, data: st.DataObject
+) -> None:
+    blend = data.draw(st.integers(0, min(size, 2 * halo)))
+    plan = Plan(REGION, window, size, halo, blend, batch, min(margin, size - blend))
+    tasks = plan.tasks()
+    assert [task.number for task in tasks] == list(range(len(tasks)))
+    predicted = [block for task in tasks if task.stage != JOIN for block in task.blocks]
+    assert predicted == plan.blocks() and len({block.place for block in predicted}) == len(predicted)
+    for task in tasks:
+        assert 1 <= len(task.blocks) <= batch
+        shapes = {(round(c[2] - c[0]), round(c[3] - c[1])) for c in (block.context for block in task.blocks)}
+        assert len(shapes) == 1
+    joined = [block for task in tasks if task.stage == JOIN for block in task.blocks]
+    wanted = [block for block in predicted if block.core is not None]
+    assert joined == (wanted if plan.joins else [])
+    # All that a join looks at has been predicted.
+    places = {block.place for block in predicted}
+    for block in joined:
+        xmin, ymin, xmax, ymax = block.core or block.whole
+        edge = 1000 * plan.margin
+        for x in (xmin - edge + 1, xmax + edge - 1):
+            for y in (ymin - edge + 1, ymax + edge - 1):
+                x, y = min(max(x, REGION.bounds[0] + 1), 6499.0), min(max(y, 7001.0), REGION.bounds[3] - 1)
+                place = int((REGION.bounds[3] - y) // (1000 * size)), int((x - REGION.bounds[0]) // (1000 * size))
+                assert place in places and max(abs(a - b) for a, b in zip(place, block.place, strict=True)) <= 1
+
+
+@given(window=windows(), size=st.integers(1, 40), halo=st.integers(0, 10), data=st.data())
+def test_weights_of_neighbours_add_up_to_one(window: Grid, size: int, halo: int, data: st.DataObject) -> None:
+    blend = data.draw(st.integers(0, min(size, 2 * halo)))
+    plan = Plan(REGION, window, size, halo, blend)
+    fine = REGION.refine(4)
+    total = np.zeros((fine.shape[0] + 2 * plan.reach, fine.shape[1] + 2 * plan.reach))
+    for block in Plan(REGION, REGION, size, halo, blend).blocks():
+        down, along = plan.weights(block)
+        top = round((REGION.bounds[3] - block.whole[3]) / 250)
+        left = round((block.whole[0] - REGION.bounds[0]) / 250)
+        total[top : top + down.size, left : left + along.size] += np.outer(down, along)
+    inside = total[plan.reach :, plan.reach :][: fine.shape[0], : fine.shape[1]]
+    np.testing.assert_allclose(inside, 1, atol=1e-12)
+    assert total.sum() == pytest.approx(inside.sum())
+
+
+@pytest.mark.parametrize("halo", [0, 1, 4, 12, 16, 20, 22, 32, 60])
+def test_the_default_block_pays_for_its_halo(halo: int) -> None:
+    size = default_block(halo)
+    assert 1 - (size / (size + 2 * halo)) ** 2 <= HALO_SHARE
+
+
+def test_a_continent_is_planned() -> None:
+    # 22000 x 18000 cells of 250 m; the blocks of the whole, and of a part of it.
+    continent = Grid.from_bounds((-2_700_000, -2_200_000, 2_800_000, 2_300_000), 1000)
+    plan = Plan(continent, continent, default_block(20), 20)
+    blocks = plan.blocks()
+    assert len(blocks) == 33 * 27 and plan.area == continent
+    assert plan.computed() / (22_000 * 18_000) < 1 / (1 - HALO_SHARE)
+    part = Plan(continent, continent.window((-1_600_000, -600_000, -1_500_000, -500_000)), plan.size, 20)
+    contexts = {block.context for block in blocks}
+    assert {block.context for block in part.blocks()} <= contexts

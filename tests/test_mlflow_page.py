@@ -12,8 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 from http_servers import Server, running
+from stand_in_region import StandInRegion, predict
 from tiny_training import TINY, tiny_config
 
+from deepbedmap_tf.evaluation.report import evaluate_region
+from deepbedmap_tf.figures.evaluation import draw_evaluation
 from deepbedmap_tf.figures.training import training_curves
 from deepbedmap_tf.inference.export import export_model
 from deepbedmap_tf.inference.serving import log_model
@@ -39,7 +42,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         state: Any = SimpleNamespace(mlflow_run=None)
         history = [
             {"step": 100 * e, "val_rmse": 50 / e, "val_bicubic_rmse": 48.0, "val_ssim": 0.7, "rmse": 40 / e,
-             "loss": 9 / e, "val_skill": 0.1 * e, "epoch": e, "minutes": e}
+             "loss": 9 / e, "content": 30 / e, "structural": 0.3 / e, "val_skill": 0.1 * e, "epoch": e, "minutes": e}
             for e in range(1, 7)
         ]  # fmt: skip
         store = {"region": "synthetic_small", "fingerprint": "ab" * 32, "synthetic": True}
@@ -50,10 +53,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             tracker.figures([training_curves(history, folder / "curves.png", "SYNTHETIC")])
             exported = export_model(build_generator(CONFIG, "float32"), CONFIG, folder / "tiny", {"synthetic": True})
             log_model(tracker.mlflow, exported, CONFIG)
-        transect = folder / "transect.png"
-        transect.write_bytes((folder / "curves.png").read_bytes())
-        scores = {"deepbedmap": {"rmse": 40.0}, "bicubic": {"rmse": 50.0}}
-        record_evaluation({"training": {"mlflow_run": state.mlflow_run}}, "thwaites", scores, [transect])
+        found = evaluate_region(StandInRegion((-1500e3, -500e3, -1470e3, -480e3)), "thwaites", 10.0, predict)
+        figures = draw_evaluation(found, folder, formats=("png",))
+        record_evaluation({"training": {"mlflow_run": state.mlflow_run}}, "thwaites", found.metrics(), figures)
         with tracker.mlflow.start_run(run_name="study tiny") as study:
             pass
         for number in range(3):
@@ -109,9 +111,9 @@ def test_the_list_of_runs_with_nested_trials(page: Any, server: Server, runs: di
     page.get_by_text("study tiny").first.wait_for()
     page.get_by_role("link", name="tiny", exact=True).first.wait_for()
     shoot(page, "runs")
-    # Trials are folded away under their study until it is opened.
-    if not page.get_by_text("trial-2").first.is_visible():
-        page.locator("button[aria-label*='xpand'], [data-testid*='expander'], [class*='expander'] button").first.click()
+    # Trials are folded away under their study.
+    assert not page.get_by_text("trial-2").first.is_visible()
+    page.get_by_text("Expand rows").click()
     page.get_by_text("trial-2").first.wait_for()
     shoot(page, "trials")
 
@@ -134,9 +136,12 @@ def test_its_metrics_are_charts(page: Any, server: Server, runs: dict[str, Any])
     shoot(page, "metrics")
 
 
-@pytest.mark.parametrize("path", ["figures/curves.png", "transects/thwaites/transect.png"])
+@pytest.mark.parametrize("path", ["figures/curves.png", "transects/thwaites/fig6_transect.png"])
 def test_its_figures_are_shown(page: Any, server: Server, runs: dict[str, Any], path: str) -> None:
+    # From one file to the next the page would keep what it shows.
+    page.goto("about:blank")
     page.goto(f"{server.address}/#/experiments/{runs['experiment']}/runs/{runs['run']}/artifacts/{path}")
+    page.get_by_role("heading", name=path).first.wait_for()
     image = page.locator("img[src^='blob:'], img[src*='artifact'], img[src^='data:image/png']").first
     image.wait_for()
     page.wait_for_function("Array.from(document.images).some(image => image.naturalWidth > 300)")

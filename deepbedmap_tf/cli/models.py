@@ -1,4 +1,4 @@
-"""``deepbedmap cross-validate``, ``import-chainer``, ``export``, ``halo`` and ``bench``: what is done with models."""
+"""What is done with models: ``cross-validate``, ``import-chainer``, ``export``, ``halo``, ``calibrate``, ``bench``."""
 
 from __future__ import annotations
 
@@ -103,6 +103,27 @@ def halo(model: Path, region: Path, data_dir: Path | None, tolerance: float) -> 
     for cells, change in found["halo_changes"]:
         click.echo(f"{cells:4d}  {change:.3g}")
     click.echo(f"{model}: a halo of {found['halo']} low-resolution cells for {tolerance:g} m on {found['halo_region']}")
+
+
+@command(main)
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+def calibrate(model: Path, region: Path, data_dir: Path | None) -> None:
+    """Measure how far off a model is at radar that it never saw, and keep that in its model.json for realisations."""
+    from deepbedmap_tf.data.region import load_region
+    from deepbedmap_tf.inference.calibration import calibrate as measure
+    from deepbedmap_tf.inference.export import load_model
+
+    found, covered = measure(load_model(model), load_region(region, data_dir), progress=sys.stderr.isatty())
+    click.echo(
+        f"{model}: error of {found.floor:.1f} m, {found.spread:.2f} x spread and {found.relief:.2f} x relief, "
+        f"correlated over {found.range:.0f} m, from {found.cells} cells with picks"
+    )
+    click.echo(
+        f"on squares that were not fitted, the intervals of 50 and 90 % hold {100 * covered['coverage_50']:.1f} and "
+        f"{100 * covered['coverage_90']:.1f} %"
+    )
 
 
 @command(main)

@@ -27,6 +27,10 @@ from deepbedmap_tf.cli.base import command, main
 @click.option("--blend", type=int, default=0, show_default=True, help="Cells over which blocks pass into each other.")
 @click.option("--batch", type=int, default=1, show_default=True, help="Blocks that go through the network together.")
 @click.option("--limit-to-surface", is_flag=True, help="Lower the bed to the ice surface where it came out above.")
+@click.option("--consistent", is_flag=True, help="Make 4 x 4 means equal to the low-resolution bed.")
+@click.option("--honour-picks", type=float, metavar="METRES", help="Meet the radar; the residual spreads so far.")
+@click.option("--realisations", type=int, default=0, show_default=True, help="Equally likely beds, and their spread.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Of the realisations.")
 @click.option("--fill-with-coarse-bed", is_flag=True, help="Interpolate the low-resolution bed where there is none.")
 @click.option("--workers", type=int, help="Processes; 0 for this one alone. By default what suits machine and map.")
 @click.option("--scheduler", metavar="ADDRESS", help="Dask scheduler to use instead of a cluster of our own.")
@@ -43,6 +47,10 @@ def predict(
     blend: int,
     batch: int,
     limit_to_surface: bool,
+    consistent: bool,
+    honour_picks: float | None,
+    realisations: int,
+    seed: int,
     fill_with_coarse_bed: bool,
     workers: int | None,
     scheduler: str | None,
@@ -58,7 +66,7 @@ def predict(
     from deepbedmap_tf.inference.predict import Cut, MapSettings, predict_to_files
 
     settings = MapSettings(
-        options=MapOptions(limit_to_surface=limit_to_surface, fill_with_coarse_bed=fill_with_coarse_bed),
+        options=MapOptions(limit_to_surface, honour_picks, realisations, consistent, fill_with_coarse_bed, seed),
         cut=Cut(block, halo, blend, batch),
         resources=Resources(workers, scheduler, memory_limit),
         restart=restart,

@@ -46,9 +46,10 @@ def train_and_export(
     from deepbedmap_tf.inference.export import export_model, load_model
     from deepbedmap_tf.inference.halo import store_halo
     from deepbedmap_tf.inference.serving import log_model
+    from deepbedmap_tf.training.description import describe
     from deepbedmap_tf.training.distribution import distribute
     from deepbedmap_tf.training.loop import load_training_data, train
-    from deepbedmap_tf.training.tracking import forgiven, git_revision, tracked
+    from deepbedmap_tf.training.tracking import forgiven, tracked
 
     config = load_config(config_file, overrides)
     distribution = distribute(strategy)
@@ -90,28 +91,7 @@ def train_and_export(
             initial_weights=weights,
             distribution=distribution,
         )
-        metadata = {
-            "name": out.name,
-            "title": f"DeepBedMap, {config.name} configuration{', SYNTHETIC training data' if synthetic else ''}",
-            "synthetic": synthetic,
-            "citations": sorted(
-                {citation for part in data.provenance for citation in part["citations"]}
-                | set((ancestry or {}).get("citations", ()))
-            ),
-            "config": config.model_dump(mode="json"),
-            "resolution": data.provenance[0]["resolution"],
-            "training_data": {"hash": data.data_hash, "stores": data.provenance},
-            "training": {
-                "steps": run.steps,
-                "minutes": round(run.minutes, 1),
-                "precision": run.precision,
-                "tiles": len(data.train),
-                "git_revision": git_revision(),
-                "mlflow_run": tracker.run_id,
-                "initial": ancestry,
-            },
-            "metrics": run.history[-1] if run.history else {},
-        }
+        metadata = describe(config, data, run, out.name, tracker.run_id, ancestry)
         export_model(run.gan.averaged_generator, config.generator, out, metadata)
         try:
             halo = store_halo(load_model(out), load_region(files[0], data_dir))["halo"]

@@ -47,6 +47,8 @@ class TilePlan:
         radar cells validated on that are trained on.
     cells
         For sparse supervision, by split: boolean map of the cells that its windows may be measured on.
+    taught
+        For sparse supervision: bed that is learned where a training window has no radar; None for the target's own.
     """
 
     rows: np.ndarray
@@ -56,13 +58,17 @@ class TilePlan:
     dropped: int
     leak: float
     cells: dict[int, np.ndarray] | None = None
+    taught: np.ndarray | None = None
 
 
-def plan_tiles(region: Region, target: xr.DataArray, config: DataConfig, seed: int) -> TilePlan:
+def plan_tiles(
+    region: Region, target: xr.DataArray, config: DataConfig, seed: int, taught: np.ndarray | None = None
+) -> TilePlan:
     """Choose the windows of a target and deal them to splits.
 
     Complete windows belong to one split as a whole. For sparse supervision (a target with weights) it is cells that are
-    dealt: a window then carries the weights of one split's cells, and one that reaches into both is cut for each.
+    dealt: a window then carries the weights of one split's cells, and one that reaches into both is cut for each. With
+    a bed that is `taught` where there is no radar, every window that this covers is trained on.
 
     Raises
     ------
@@ -71,7 +77,7 @@ def plan_tiles(region: Region, target: xr.DataArray, config: DataConfig, seed: i
     """
     size = SCALE * config.tile_size
     if config.supervision == "sparse":
-        return _plan_sparse(region, target, config, seed, size)
+        return _plan_sparse(region, target, config, seed, size, taught)
     valid = np.isfinite(target.to_numpy())
     rows, columns = complete_windows(valid, size, config.stride)
     if not rows.size:
@@ -113,12 +119,17 @@ def deal_cells(region: Region, target: xr.DataArray, config: DataConfig, seed: i
     )
 
 
-def _plan_sparse(region: Region, target: xr.DataArray, config: DataConfig, seed: int, size: int) -> TilePlan:
+def _plan_sparse(
+    region: Region, target: xr.DataArray, config: DataConfig, seed: int, size: int, taught: np.ndarray | None
+) -> TilePlan:
     measured = target["measured"].to_numpy()
     cells = deal_cells(region, target, config, seed)
     found = []
     for label, own in zip((TRAIN, VALIDATION), cells, strict=True):
-        rows, columns = complete_windows(own & measured, size, config.stride, config.minimum_coverage)
+        covered = own & measured
+        if taught is not None and label == TRAIN:
+            covered = np.isfinite(taught)
+        rows, columns = complete_windows(covered, size, config.stride, config.minimum_coverage)
         if not rows.size:
             raise DataError(
                 f"region {region.name} has no window of {size} x {size} cells with radar in "
@@ -131,7 +142,8 @@ def _plan_sparse(region: Region, target: xr.DataArray, config: DataConfig, seed:
     kept[_surplus(split, config, seed)] = False
     leak = float((cells[0] & cells[1] & measured).sum() / (cells[1] & measured).sum())
     weights = {TRAIN: cells[0], VALIDATION: cells[1]}
-    return TilePlan(*_in_order(rows[kept], columns[kept], split[kept]), config.tile_size, 0, leak, weights)
+    ordered = _in_order(rows[kept], columns[kept], split[kept])
+    return TilePlan(*ordered, config.tile_size, 0, leak, weights, taught)
 
 
 def _surplus(split: np.ndarray, config: DataConfig, seed: int) -> np.ndarray:
@@ -196,6 +208,7 @@ def cut_tiles(
     target: xr.DataArray,
     fields: dict[str, xr.DataArray],
     inputs: Sequence[InputConfig],
+    regression_weight: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """Cut the tiles of an index, by the names of the store's arrays."""
     rows, columns = plan.rows[index], plan.columns[index]
@@ -207,13 +220,19 @@ def cut_tiles(
         "y": region.bounds[3] - rows * region.resolution,
     }
     if plan.cells is not None:
-        weight = target["weight"].to_numpy()
-        weights = np.stack([weight, np.where(target["measured"].to_numpy(), weight, 0)], axis=-1)
+        weight, measured = target["weight"].to_numpy(), target["measured"].to_numpy()
         size = SCALE * plan.coarse_cells
         cut = np.zeros((index.size, size, size, 2), np.float32)
         for label, own in plan.cells.items():
             mine = plan.split[index] == label
-            cut[mine] = windows(np.where(own[..., np.newaxis], weights, 0), rows[mine], columns[mine], size)
+            radar = own & measured
+            both = np.where(own, weight, 0)
+            if plan.taught is not None and label == TRAIN:
+                # Radar of other splits is hidden: there, too, the network learns what the training radar teaches.
+                bed = np.where(radar, target.to_numpy(), plan.taught).astype(np.float32)
+                result["bed"][mine] = windows(bed, rows[mine], columns[mine], size)[..., np.newaxis]
+                both = np.where(radar, weight, regression_weight * np.isfinite(plan.taught))
+            cut[mine] = windows(np.stack([both, np.where(radar, weight, 0)], -1), rows[mine], columns[mine], size)
         result["weight"] = cut
     for each in inputs:
         # In the padded grid the window with its margin begins where the tile begins in the unpadded one.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -119,6 +119,7 @@ def prepare_tiles(
     seed: int,
     progress: bool = True,
     inputs: Sequence[InputConfig] = DEFAULT_INPUTS,
+    teach: Callable[[], np.ndarray] | None = None,
 ) -> Path:
     """Cut a region into tiles and store them; a store that is already there for the same data is kept.
 
@@ -136,6 +137,9 @@ def prepare_tiles(
         Show a progress bar.
     inputs
         Inputs of the network.
+    teach
+        Makes the bed, shape of the region's grid, m, that is learned with `data_config.regression_weight` where the
+        training cells have no radar; called only when the tiles are not there yet.
 
     Returns
     -------
@@ -167,7 +171,7 @@ def prepare_tiles(
         _LOGGER.info("%s holds these tiles already", out_path)
         return out_path
     target = region.weighted_target() if data_config.supervision == "sparse" else region.target()
-    plan = plan_tiles(region, target, data_config, seed)
+    plan = plan_tiles(region, target, data_config, seed, teach() if teach else None)
     # The rules of the split leave no overlap; a score on overlapping windows would say nothing.
     assert plan.leak == 0.0, f"{plan.leak:.4f} of the held-out tiles overlap training tiles"
     attributes = {
@@ -181,7 +185,7 @@ def prepare_tiles(
         "splits": SPLITS,
     }
     with written_beside(out_path) as beside:
-        counts = _write(beside, region, target, plan, inputs, attributes, progress)
+        counts = _write(beside, region, target, plan, inputs, attributes, progress, data_config.regression_weight)
     _LOGGER.info(
         "region %s: %d tiles for training, %d for validation, %d for test (%d near another split dropped, "
         "%d without any valid cell of an input); leak fraction %.4f",
@@ -241,6 +245,7 @@ def _write(
     inputs: Sequence[InputConfig],
     attributes: dict[str, Any],
     progress: bool,
+    regression_weight: float,
 ) -> dict[str, int]:
     import zarr
     from tqdm import tqdm
@@ -284,7 +289,8 @@ def _write(
             bar.update(phase.index.size - index.size)
             for part in np.array_split(index, -(-index.size // (4 * _CHUNK))) if index.size else []:
                 place = slice(written, written + part.size)
-                for name, values in cut_tiles(part, phase, plan, region, target, fields, inputs).items():
+                cut = cut_tiles(part, phase, plan, region, target, fields, inputs, regression_weight)
+                for name, values in cut.items():
                     arrays[name][place] = values
                 written += part.size
                 bar.update(part.size)

@@ -1,4 +1,4 @@
-"""How far off a model's mean bed is, measured at radar cells that its training did not see, and what that depends on."""
+"""How far off a model's mean bed is, measured at radar cells that its training did not see."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from tqdm import tqdm
 
 from deepbedmap_tf.config import DataConfig
+from deepbedmap_tf.data.cover import GROUNDED_ICE
 from deepbedmap_tf.data.fields import batch_of_one
 from deepbedmap_tf.data.region import SCALE, Region
 from deepbedmap_tf.errors import DataError, NoDataError
@@ -152,6 +153,9 @@ def calibration_cells(metadata: dict[str, Any], region: Region) -> np.ndarray:
 
     # Where all of a region is a test, nothing of it can spoil another one.
     free = ~region.held_out if not region.held_out.all() else np.ones(region.grid.shape, bool)
+    if region.settings.mask is not None:
+        # Under floating ice, surface less thickness is no bed.
+        free &= region.mask().to_numpy() == GROUNDED_ICE
     stores = metadata.get("training_data", {}).get("stores", ())
     if region.name not in {store.get("region") for store in stores}:
         return free

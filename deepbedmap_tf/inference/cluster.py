@@ -6,14 +6,14 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent import futures
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol
 
 from deepbedmap_tf.config import GeneratorConfig
 from deepbedmap_tf.errors import ConfigError, DataError
-from deepbedmap_tf.inference.tasks import Outcome
+from deepbedmap_tf.inference.kit import Outcome
 from deepbedmap_tf.inference.tiling import BLOCK, SCALE, Task, default_block
 
 if TYPE_CHECKING:
@@ -272,6 +272,10 @@ def _client(crew: Crew) -> Iterator[Client]:
         "distributed.worker.preload": [_DEAF_TO_INTERRUPTS],
         # Results are numbers and messages: a worker near its limit should work on, not wait for memory to come free.
         **{f"distributed.worker.memory.{step}": False for step in ("target", "spill", "pause")},
+        # On a machine that is busy otherwise a worker may not answer for minutes; one that died is noticed at once.
+        "distributed.comm.timeouts.connect": "120s",
+        "distributed.comm.timeouts.tcp": "600s",
+        "distributed.scheduler.worker-ttl": "1 hour",
     }
     with dask.config.set(settings):
         if crew.scheduler is not None:
@@ -287,14 +291,19 @@ def _client(crew: Crew) -> Iterator[Client]:
                 yield client
             return
         memory: str | float = "auto" if crew.memory_limit is None else crew.memory_limit * 1e9 / crew.processes
-        with (
-            LocalCluster(
-                n_workers=crew.processes,
-                threads_per_worker=AT_ONCE,
-                memory_limit=memory,
-                dashboard_address=None,
-                silence_logs=logging.CRITICAL,
-            ) as cluster,
-            Client(cluster) as client,
-        ):
+        with ExitStack() as stack:
+            try:
+                cluster = LocalCluster(
+                    n_workers=crew.processes,
+                    threads_per_worker=AT_ONCE,
+                    memory_limit=memory,
+                    dashboard_address=None,
+                    silence_logs=logging.CRITICAL,
+                )
+                client = stack.enter_context(Client(stack.enter_context(cluster)))
+            except (RuntimeError, OSError, TimeoutError) as error:
+                raise DataError(
+                    f"{crew.processes} workers could not be started ({error}); make the map in this process with "
+                    "--workers 0"
+                ) from error
             yield client

@@ -16,9 +16,10 @@ from deepbedmap_tf import __version__
 from deepbedmap_tf.data.cache import digest
 from deepbedmap_tf.errors import DataError, NoDataError
 from deepbedmap_tf.inference.cluster import Crew, InProcess, Pool, pool_of
+from deepbedmap_tf.inference.kit import Job, Kit, Outcome, bands
 from deepbedmap_tf.inference.layers import Variable
 from deepbedmap_tf.inference.manifest import Manifest
-from deepbedmap_tf.inference.tasks import Job, Kit, Outcome, perform, run_task
+from deepbedmap_tf.inference.tasks import perform, run_task
 from deepbedmap_tf.inference.tiling import Task
 from deepbedmap_tf.inference.work import MANIFEST, clear, create_store, cut_out, locked, remove
 
@@ -144,7 +145,7 @@ def _begin(folder: Path, job: Job, content: dict[str, Any], variables: Sequence[
             raise DataError(f"{store} has gone from beside its record; start anew with --restart")
         return manifest, store
     clear(folder)
-    create_store(store, job.plan, variables, job.options.realisations)
+    create_store(store, job.plan, variables, job.options.realisations, bands(job.options))
     return Manifest.begin(path, content), store
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 _TILE = 512
 # GDAL's own default is a share of the machine's memory.
-_CACHE_BYTES = 128 * 2**20
+_CACHE_BYTES = 64 * 2**20
 
 
 def write_geotiff(stored: StoredMap, path: Path, bar: tqdm[Any] | None = None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -155,9 +155,20 @@ def store_halo(
         As from `measure_halo`, with ``halo_region``, the name of the region.
     """
     found = measure_region_halo(model, region, tolerance, windows)
-    update_metadata(model.folder, found)
-    model.metadata.update(found)
+    by_region = {**model.metadata.get("halo_by_region", {}), region.name: found["halo"]}
+    # What was measured where the model was trained stays the model's halo; other regions may need more.
+    trained = {store.get("region") for store in model.metadata.get("training_data", {}).get("stores", ())}
+    keeps = "halo" in model.metadata and model.metadata.get("halo_region") in trained and region.name not in trained
+    entries = {"halo_by_region": by_region} if keeps else {**found, "halo_by_region": by_region}
+    update_metadata(model.folder, entries)
+    model.metadata.update(entries)
     return found
+
+
+def halo_for(metadata: Mapping[str, Any], region: str) -> int | None:
+    """Halo of a model for a region: what was measured there, else the model's own; None where none was measured."""
+    found = metadata.get("halo_by_region", {}).get(region, metadata.get("halo"))
+    return None if found is None else int(found)
 
 
 def update_metadata(folder: Path, entries: dict[str, Any]) -> None:

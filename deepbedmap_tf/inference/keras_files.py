@@ -99,11 +99,10 @@ def import_keras(path: Path | str, like: Path | str, folder: Path | str) -> Path
     expected = [weight.shape for weight in build_generator(model.config, "float32").weights]
     if [weight.shape for weight in generator.weights] != expected:
         raise ModelError(f"{path} has other weights than the architecture of {like}; name the model it was made from")
-    kept = {
-        key: model.metadata[key] for key in ("title", "synthetic", "citations", "resolution") if key in model.metadata
-    }
-    about = {"name": Path(folder).name, "source": f"{Path(path).name}, weights of unknown training"}
-    return export_model(generator, model.config, folder, {**kept, **about, "started_from": model.ancestry})
+    kept = ("title", "synthetic", "citations", "resolution")
+    metadata: dict[str, Any] = {key: model.metadata[key] for key in kept if key in model.metadata}
+    metadata |= {"name": Path(folder).name, "source": f"{Path(path).name}, weights of unknown training"}
+    return export_model(generator, model.config, folder, {**metadata, "started_from": model.ancestry})
 
 
 def _named(content: Any) -> Iterator[tuple[str, str, str]]:

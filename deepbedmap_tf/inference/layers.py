@@ -189,7 +189,7 @@ def block_layers(
 
 
 def _surface_of(field: xr.DataArray, grid: Grid) -> np.ndarray:
-    """Mean over 2 x 2 points of each cell: a slope passes unchanged, as it would not with an area of 2.5 x 2.5 cells."""
+    """Mean over 2 x 2 points of each cell: slopes pass unchanged, as they do not through areas of 2.5 x 2.5 cells."""
     fine = resample(field, grid.refine(2), "bilinear").to_numpy()
     rows, columns = grid.shape
     return np.asarray(fine.reshape(rows, 2, columns, 2).mean(axis=(1, 3), dtype=np.float64), np.float32)

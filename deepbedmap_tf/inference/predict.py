@@ -17,11 +17,12 @@ from deepbedmap_tf.errors import ConfigError
 from deepbedmap_tf.grid import Bounds, Grid
 from deepbedmap_tf.inference.cluster import Resources, choose, fitting_block, memory_need
 from deepbedmap_tf.inference.engine import finished_map, run_in_memory
+from deepbedmap_tf.inference.kit import PREDICTION, Job, Kit, Predictor, margin
 from deepbedmap_tf.inference.layers import variables
 from deepbedmap_tf.inference.manifest import Manifest
 from deepbedmap_tf.inference.options import MapOptions
 from deepbedmap_tf.inference.products import require_writable, write_map
-from deepbedmap_tf.inference.tasks import PREDICTION, Job, Kit, Predictor, predict_inputs
+from deepbedmap_tf.inference.tasks import predict_inputs
 from deepbedmap_tf.inference.tiling import HALO, SCALE, Plan, default_block, place_in, snap_outward
 from deepbedmap_tf.inference.work import MANIFEST, prediction_shape, work_folder
 
@@ -100,7 +101,7 @@ def predict_window(model: Predictor, region: Region, bounds: Bounds | None = Non
     DataError
         When an input has gaps and the model was trained without validity channels, or no cell is valid.
     """
-    bed = predict_inputs(model, [region.inputs(bounds, model.config.inputs)], region)[0]
+    bed = predict_inputs(model, [region.inputs(bounds, model.config.inputs)], region)[0, 0]
     window = region.grid if bounds is None else region.grid.window(bounds)
     return window.with_datum(region.vertical_datum).dataarray(bed, "bed", "m")
 
@@ -154,7 +155,7 @@ def predict_region(
     plan = Plan(_coarse(region), window, block or default_block(context), context, blend, batch)
     arrays = {"bed": np.full(plan.area.refine(SCALE).shape, np.nan, np.float32)}
     if plan.joins:
-        arrays[PREDICTION] = np.full(prediction_shape(plan), np.nan, np.float32)
+        arrays[PREDICTION] = np.full((1, *prediction_shape(plan)), np.nan, np.float32)
     outcome = run_in_memory(Kit(model, region, plan, MapOptions(), arrays), progress)
     grid = window.refine(SCALE).with_datum(region.vertical_datum)
     bed = arrays["bed"][place_in(grid.bounds, plan.area.bounds, grid.resolution)]
@@ -337,7 +338,8 @@ def _plan(model: Predictor, region: Region, window: Grid, settings: MapSettings,
         size = int(Manifest.read(folder / MANIFEST).content["plan"]["size"])
     if size is None:
         size = fitting_block(model.config, halo, limit, processes, cut.batch)
-    plan = Plan(_coarse(region), window, size, halo, cut.blend, cut.batch)
+    around = margin(settings.options, region.resolution)
+    plan = Plan(_coarse(region), window, size, halo, cut.blend, cut.batch, around)
     need = processes * memory_need(model.config, size, halo, cut.batch) / 1e9
     if limit is not None and need > limit:
         raise ConfigError(

@@ -101,7 +101,8 @@ def footprint(grid: Grid) -> tuple[dict[str, Any], list[float]]:
         gap = longitude[0] + 360 - longitude[-1]
         edge = latitude[-1] + (latitude[0] - latitude[-1]) * (180 - longitude[-1]) / gap
         ring = [(-180.0, pole), (180.0, pole), (180.0, edge)]
-        ring += list(zip(longitude[::-1], latitude[::-1], strict=True)) + [(-180.0, edge), (-180.0, pole)]
+        ring += zip(longitude[::-1], latitude[::-1], strict=True)
+        ring += [(-180.0, edge), (-180.0, pole)]
         ring = ring if pole < 0 else ring[::-1]
         south, north = sorted((pole, float(latitude.min() if pole > 0 else latitude.max())))
         return _polygon(ring), [-180.0, south, 180.0, north]

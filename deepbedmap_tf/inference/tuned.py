@@ -25,7 +25,8 @@ def log_trial_model(tracker: Tracker, config: Config, data: TrainingData, run: T
         Its address, ``models:/<identifier>``.
     """
     target = folder / "model" / config.name
-    export_model(run.gan.averaged_generator, config.generator, target, describe(config, data, run, config.name))
+    metadata = describe(config, data, run, config.name, tracker.run_id)
+    export_model(run.gan.averaged_generator, config.generator, target, metadata)
     return log_model(tracker.mlflow, target, config.generator, registered=None)
 
 

@@ -13,8 +13,8 @@ from typing import Any
 
 from deepbedmap_tf.data.cache import written_beside
 from deepbedmap_tf.errors import DataError
+from deepbedmap_tf.inference.kit import PREDICTION
 from deepbedmap_tf.inference.layers import Variable
-from deepbedmap_tf.inference.tasks import PREDICTION
 from deepbedmap_tf.inference.tiling import SCALE, Plan, place_in
 
 MANIFEST = "manifest.jsonl"
@@ -86,7 +86,7 @@ def remove(path: Path) -> None:
             path.unlink()
 
 
-def create_store(path: Path, plan: Plan, variables: Sequence[Variable], realisations: int = 0) -> Path:
+def create_store(path: Path, plan: Plan, variables: Sequence[Variable], realisations: int = 0, bands: int = 1) -> Path:
     """Make the Zarr group (format 3) that a map grows in.
 
     Its arrays cover `Plan.area`, which is the window wherever that begins with a block, and a chunk is a block: so
@@ -102,6 +102,8 @@ def create_store(path: Path, plan: Plan, variables: Sequence[Variable], realisat
         One array each, dims (y, x) or (y, x, realization).
     realisations
         Size of the last dimension.
+    bands
+        Fields of a prediction that waits to be joined.
 
     Raises
     ------
@@ -121,7 +123,8 @@ def create_store(path: Path, plan: Plan, variables: Sequence[Variable], realisat
             _create(group, each.name, (*shape, *further), chunk, each.dtype, each.fill, names)
         if plan.joins:
             slot = side + 2 * plan.reach
-            _create(group, PREDICTION, prediction_shape(plan), (slot, slot), "float32", math.nan, ("row", "column"))
+            whole = (bands, *prediction_shape(plan))
+            _create(group, PREDICTION, whole, (bands, slot, slot), "float32", math.nan, ("band", "row", "column"))
     return path
 
 

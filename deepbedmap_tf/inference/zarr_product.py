@@ -36,7 +36,7 @@ def write_zarr(stored: StoredMap, path: Path, bar: tqdm[Any] | None = None) -> N
         When the disk refuses.
     """
     import zarr
-    from numcodecs import Blosc
+    from numcodecs import Blosc  # type: ignore[import-untyped]
 
     group = zarr.open_group(str(path), mode="w-", zarr_format=2, attributes=_plain(stored.global_attributes()))
     for name, (values, attributes) in stored.coordinates().items():

@@ -27,8 +27,8 @@ class BoostedRegression:
     ----------
     max_cells
         At most so many cells are learned from, drawn at random with the seed, evenly over the tiles.
-    iterations, learning_rate, leaves
-        Trees, shrinkage and leaves of a tree.
+    iterations, learning_rate, leaves, feature_share
+        Trees, shrinkage, leaves of a tree, and the share of the features that a split may choose from.
     seed
         Seed of the draw.
 
@@ -43,12 +43,14 @@ class BoostedRegression:
         iterations: int = 250,
         learning_rate: float = 0.1,
         leaves: int = 63,
+        feature_share: float = 0.5,
         seed: int = 0,
     ) -> None:
         self.max_cells = max_cells
         self.iterations = iterations
         self.learning_rate = learning_rate
         self.leaves = leaves
+        self.feature_share = feature_share
         self.seed = seed
         self.feature_names: tuple[str, ...] = ()
         self._model: Any = None
@@ -94,7 +96,7 @@ class BoostedRegression:
             max_leaf_nodes=self.leaves,
             min_samples_leaf=100,
             l2_regularization=1.0,
-            max_features=0.5,
+            max_features=self.feature_share,
             early_stopping=False,
             random_state=self.seed,
         ).fit(np.concatenate(samples), np.concatenate(targets))

@@ -10,7 +10,12 @@ from deepbedmap_tf.training.tracking import git_revision
 
 
 def describe(
-    config: Config, data: TrainingData, run: TrainedRun, name: str, ancestry: dict[str, Any] | None = None
+    config: Config,
+    data: TrainingData,
+    run: TrainedRun,
+    name: str,
+    mlflow_run: str | None,
+    ancestry: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Return what `export_model` writes beside the architecture.
 
@@ -20,6 +25,8 @@ def describe(
         What was trained, on what, and how it went.
     name
         Of the model.
+    mlflow_run
+        Identifier of the run in MLflow.
     ancestry
         Of the model that it started from.
     """
@@ -39,6 +46,7 @@ def describe(
             "precision": run.precision,
             "tiles": len(data.train),
             "git_revision": git_revision(),
+            "mlflow_run": mlflow_run,
             "initial": ancestry,
         },
         "metrics": run.history[-1] if run.history else {},

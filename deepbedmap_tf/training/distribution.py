@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import contextvars
 import functools
@@ -9,6 +10,7 @@ import json
 import logging
 import os
 import re
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +26,9 @@ STRATEGIES = ("one", "mirrored", "multiworker")
 
 COUNTED = "counted"
 """Name of the input that says whether a replica's validation batch counts (1) or fills a gap (0)."""
+
+CLEAN_UP_SECONDS = 20
+"""Time that TensorFlow gets to end its network after a worker was lost; then the system ends the process."""
 
 _ALONE = contextvars.ContextVar("alone", default=False)
 
@@ -190,6 +195,8 @@ class Distribution:
         except tf.errors.OpError as error:
             if self.processes == 1 or not isinstance(error, LOST):
                 raise
+            # The end of the process must not wait for answers that never come.
+            atexit.register(signal.alarm, CLEAN_UP_SECONDS)
             task = re.search(r"/task:(\d+)", str(error))
             gone = f"worker {task[1]} ({self.workers[int(task[1])]})" if task else "another worker"
             raise TrainingError(

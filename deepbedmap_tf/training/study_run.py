@@ -17,7 +17,7 @@ LOGGER = logging.getLogger(__name__)
 JUDGED_BY = "val_rmse"
 """Root mean square error on the validation tiles, metres: what trials are compared and pruned by."""
 STATE_TAG = "trial_state"
-"""Tag of a trial's run: running, complete, pruned, failed, or lost with its worker."""
+"""Tag of a trial's run: running, complete, pruned, interrupted, failed, or lost with its worker."""
 
 
 def open_study_run(study: optuna.Study, parameters: Mapping[str, str], files: Mapping[str, str]) -> str:

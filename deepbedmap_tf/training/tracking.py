@@ -203,6 +203,7 @@ def record_evaluation(
     # Without a store there is nothing to add to, and none is made.
     if not known or not (os.environ.get("MLFLOW_TRACKING_URI") or Path(LOCAL_DATABASE).exists()):
         return None
+    recorded = None
     with forgiven(f"the evaluation along {transect}"):
         mlflow = set_up_mlflow()
         client = mlflow.MlflowClient()
@@ -217,8 +218,8 @@ def record_evaluation(
                     client.log_metric(known, f"transect_{transect}/{prefix}{name}", float(value))
         for path in files:
             client.log_artifact(known, str(path), f"transects/{transect}")
-        return str(run.info.run_id)
-    return None
+        recorded = str(run.info.run_id)
+    return recorded
 
 
 def flatten(config: Config) -> dict[str, Any]:

@@ -94,8 +94,9 @@ class Objective:
                 self._keep_if_best(tracker, config, run, folder, trial)
             except (optuna.TrialPruned, DivergedError) as reason:
                 pruned = str(reason).split(";")[0]
-            except BaseException:
-                tracker.mlflow.set_tag(STATE_TAG, "failed")
+            except BaseException as error:
+                with forgiven("how the trial ended"):
+                    tracker.mlflow.set_tag(STATE_TAG, _ending(error))
                 raise
             finally:
                 self._draw(tracker, history, folder, name)
@@ -180,6 +181,12 @@ class _Judge:
         if parent is not None and not parent.is_alive():
             # Nobody is left who could stop this one in order.
             raise KeyboardInterrupt
+
+
+def _ending(error: BaseException) -> str:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    return "lost" if isinstance(error, optuna.exceptions.UpdateFinishedTrialError) else "failed"
 
 
 def listed(values: Mapping[str, Any]) -> str:
