@@ -229,6 +229,28 @@ def test_sparse_tiles_carry_the_weight_of_their_own_split_alone(tmp_path, with_r
     assert not used[0] & used[1] and tiles.attrs["leak_fraction"] == 0
 
 
+def test_what_is_taught_fills_training_tiles_and_hides_radar_that_is_held_out(tmp_path, with_radar):
+    region = load(tmp_path, with_radar)
+    config = SPARSE.model_copy(update={"regression_weight": 0.7})
+    store = prepare_tiles(
+        region,
+        config,
+        tmp_path / "t.zarr",
+        3,
+        progress=False,
+        teach=lambda: np.full(region.grid.shape, -4321, "float32"),
+    )
+    tiles = open_tiles(store)
+    train, validation = tiles.select("train"), tiles.select("validation")
+    radar = train.weight[..., 1:] > 0
+    assert radar.any() and (train.bed[~radar] == -4321).all() and (train.bed[radar] != -4321).all()
+    assert (train.weight[..., :1][~radar] == np.float32(0.7)).all()
+    # Validation measures what it did without teaching, in cells where training saw nothing but what is taught.
+    plain = prepared(tmp_path, with_radar, SPARSE).select("validation")
+    np.testing.assert_array_equal(validation.bed, plain.bed)
+    np.testing.assert_array_equal(validation.weight, plain.weight)
+
+
 def test_sparse_supervision_needs_radar_to_be_named(tmp_path, content):
     with pytest.raises(ConfigError, match="needs `radar` under `target`"):
         prepared(tmp_path, content, SPARSE)

@@ -113,7 +113,7 @@ def test_the_list_of_runs_with_nested_trials(page: Any, server: Server, runs: di
     shoot(page, "runs")
     # Trials are folded away under their study.
     assert not page.get_by_text("trial-2").first.is_visible()
-    page.get_by_text("Expand rows").click()
+    page.locator(".ag-cell-wrapper").filter(has_text="study tiny").locator("button").first.click()
     page.get_by_text("trial-2").first.wait_for()
     shoot(page, "trials")
 
@@ -141,7 +141,7 @@ def test_its_figures_are_shown(page: Any, server: Server, runs: dict[str, Any], 
     # From one file to the next the page would keep what it shows.
     page.goto("about:blank")
     page.goto(f"{server.address}/#/experiments/{runs['experiment']}/runs/{runs['run']}/artifacts/{path}")
-    page.get_by_role("heading", name=path).first.wait_for()
+    page.get_by_text(path, exact=True).first.wait_for()
     image = page.locator("img[src^='blob:'], img[src*='artifact'], img[src^='data:image/png']").first
     image.wait_for()
     page.wait_for_function("Array.from(document.images).some(image => image.naturalWidth > 300)")

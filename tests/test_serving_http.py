@@ -38,7 +38,18 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
         patch.chdir(folder)
         assert register(SHIPPED) == "models:/deepbedmap/1"
         port = free_port()
-        arguments = ["models", "serve", "-m", "models:/deepbedmap/latest", "--env-manager", "local", "-p", str(port)]
+        arguments = [
+            "models",
+            "serve",
+            "-m",
+            "models:/deepbedmap/latest",
+            "--env-manager",
+            "local",
+            "-t",
+            "600",
+            "-p",
+            str(port),
+        ]
         with running(arguments, port, "/ping", folder, {"MLFLOW_TRACKING_URI": uri}) as started:
             yield started
 

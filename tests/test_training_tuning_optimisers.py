@@ -42,8 +42,9 @@ def weights(run: TrainedRun) -> np.ndarray:
     return np.concatenate([np.ravel(each) for each in run.gan.averaged_generator.get_weights()])
 
 
-@pytest.mark.parametrize("name", ADDED)
-def test_a_run_is_averaged_and_goes_on_where_it_stopped(name: str, tmp_path: Path) -> None:
+def test_a_run_is_averaged_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    # Lookahead is around the other: both have variables that must come back.
+    name = "lookahead"
     data = tiny_data()
     whole = train(configuration(name), data, tmp_path / "whole", progress=False)
     ended = np.concatenate([np.ravel(each) for each in whole.gan.generator.get_weights()])

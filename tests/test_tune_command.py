@@ -20,7 +20,7 @@ from tune_search import ABSURD, arguments, prepare
 from deepbedmap_tf.cli import main
 from deepbedmap_tf.config import load_config
 
-TRIALS = 4
+TRIALS = 3
 
 
 @dataclass(frozen=True)
@@ -46,13 +46,13 @@ class Search:
 
 @pytest.fixture(scope="module")
 def search(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Search]:
-    """Four trials, of which those with an absurd learning rate can't end well."""
+    """Three trials, of which those with an absurd learning rate can't end well."""
     folder = tmp_path_factory.mktemp("search")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("DEEPBEDMAP_CACHE_DIR", str(folder / "cache"))
         patch.delenv("MLFLOW_TRACKING_URI", raising=False)
         patch.chdir(folder)
-        prepare(folder, (1e-3, ABSURD), TRIALS)
+        prepare(folder, (ABSURD, 1e-3, 2e-3, 3e-3), TRIALS)
         yield Search(folder, invoke(main, *arguments(folder)))
 
 

@@ -92,7 +92,7 @@ def train_and_export(
             distribution=distribution,
         )
         metadata = describe(config, data, run, out.name, tracker.run_id, ancestry)
-        export_model(run.gan.averaged_generator, config.generator, out, metadata)
+        export_model(run.gan.averaged_generator, config.generator, out, metadata, config.training.symmetric)
         try:
             halo = store_halo(load_model(out), load_region(files[0], data_dir))["halo"]
             click.echo(f"halo: {halo} low-resolution cells")

@@ -103,7 +103,7 @@ def cross_validate(
                 "config": own.model_dump(mode="json"),
                 "training": {"steps": run.steps, "minutes": round(run.minutes, 1), "initial": start and start.ancestry},
             }
-            export_model(run.gan.averaged_generator, own.generator, folder, metadata)
+            export_model(run.gan.averaged_generator, own.generator, folder, metadata, own.training.symmetric)
         model = load_model(folder)
         if model.metadata["config"] != own.model_dump(mode="json"):
             raise ConfigError(f"{folder} was trained with other settings; choose another --out, or remove that folder")

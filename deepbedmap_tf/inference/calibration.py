@@ -69,7 +69,7 @@ def calibrate(
     held = (picks.row // square + picks.column // square) % 2 == 1
     if min(held.sum(), (~held).sum()) < LEAST_CELLS // 2:
         held = np.arange(len(picks)) % 2 == 1
-    about = {"symmetries": symmetries, "region": region.name, "resolution": region.resolution}
+    about: dict[str, Any] = {"symmetries": symmetries, "region": region.name, "resolution": region.resolution}
     half = fit(mean, spread, picks.take(~held), **about)
     covered = check(mean, spread, picks.take(held), half)
     found = fit(mean, spread, picks, **about)
@@ -126,7 +126,7 @@ def correlation_range(error: np.ndarray) -> float:
     known = np.isfinite(error)
     values = np.where(known, error, 0.0)
     lags, found, weights = [], [], []
-    for lag in range(_LAGS + 1):
+    for lag in range(min(_LAGS, min(error.shape) - 1) + 1):
         pairs = ((np.s_[lag:, :], np.s_[: error.shape[0] - lag, :]), (np.s_[:, lag:], np.s_[:, : error.shape[1] - lag]))
         count = sum(int((known[first] & known[second]).sum()) for first, second in pairs)
         if count:
@@ -153,7 +153,7 @@ def calibration_cells(metadata: dict[str, Any], region: Region) -> np.ndarray:
 
     # Where all of a region is a test, nothing of it can spoil another one.
     free = ~region.held_out if not region.held_out.all() else np.ones(region.grid.shape, bool)
-    if region.settings.mask is not None:
+    if region.settings.mask:
         # Under floating ice, surface less thickness is no bed.
         free &= region.mask().to_numpy() == GROUNDED_ICE
     stores = metadata.get("training_data", {}).get("stores", ())

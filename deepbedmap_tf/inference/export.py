@@ -19,6 +19,7 @@ from deepbedmap_tf.errors import ConfigError, DataError, ModelError
 from deepbedmap_tf.inference.warmup import write_warmup
 from deepbedmap_tf.models.chainer import chainer_generator_config, load_chainer_weights, read_chainer
 from deepbedmap_tf.models.generator import build_generator
+from deepbedmap_tf.models.symmetry import symmetric_mean
 from deepbedmap_tf.models.layers import FEATURES, UPSCALING
 
 VERSION_FOLDER = "1"
@@ -30,7 +31,13 @@ PREDICT_WITH_RESIDUAL = "predict_with_residual"
 SOFTWARE = ("tensorflow", "keras", "numpy", "deepbedmap-tf")
 
 
-def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path | str, metadata: dict[str, Any]) -> Path:
+def export_model(
+    generator: keras.Model,
+    config: GeneratorConfig,
+    folder: Path | str,
+    metadata: dict[str, Any],
+    symmetric: bool = False,
+) -> Path:
     """Write a generator as ``<folder>/1`` (SavedModel, float32) and ``<folder>/model.json``.
 
     The SavedModel has the signatures `PREDICT`, with output ``bed``, and `PREDICT_WITH_RESIDUAL`, which adds
@@ -47,6 +54,8 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
         For example ``saved_models/default``. An earlier export there is replaced once the new one is complete.
     metadata
         What model.json holds beside the architecture and software versions.
+    symmetric
+        The SavedModel gives the mean over the eight symmetries of the square (`models.symmetry`).
 
     Raises
     ------
@@ -65,8 +74,12 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
     module.generator_weights = exact.weights
 
     @tf.function(input_signature=[signature])
+    def once(inputs: dict[str, tf.Tensor]) -> tf.Tensor:
+        return exact(inputs, training=False)
+
+    @tf.function(input_signature=[signature])
     def predict(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return {"bed": exact(inputs, training=False)}
+        return {"bed": symmetric_mean(once, inputs) if symmetric else exact(inputs, training=False)}
 
     @tf.function(input_signature=[signature])
     def predict_with_residual(inputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -80,6 +93,7 @@ def export_model(generator: keras.Model, config: GeneratorConfig, folder: Path |
         "format": 1,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "generator": config.model_dump(mode="json"),
+        "symmetric": symmetric,
         "normalisation": FEATURES if config.normalise else "none: metres, metres per year, kg m-2 yr-1",
         "software": {name: _version(name) for name in SOFTWARE},
         **metadata,
