@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 from data_files import region_content, write_region
 
-START_DEADLINE = 240.0
+DEADLINE = 600.0
 
 
 def rough_region(folder: Path, cells: int = 40, **keys: Any) -> Path:
@@ -51,7 +52,7 @@ def run(*arguments: Any, **environment: str) -> tuple[int, str, str]:
     """Run it to its end; returns exit code, standard output and standard error."""
     process = start(*arguments, **environment)
     try:
-        out, err = process.communicate(timeout=START_DEADLINE)
+        out, err = process.communicate(timeout=DEADLINE)
     finally:
         end(process)
     return process.returncode, out, err
@@ -59,10 +60,8 @@ def run(*arguments: Any, **environment: str) -> tuple[int, str, str]:
 
 def end(process: subprocess.Popen[str]) -> None:
     """End a process and whatever it started."""
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     process.wait()
 
 
@@ -74,7 +73,7 @@ def steps_done(folder: Path) -> int:
 
 def wait_for_steps(process: subprocess.Popen[str], folder: Path, steps: int) -> int:
     """Wait until some tasks are done, while the process runs; returns how many there are."""
-    deadline = time.monotonic() + START_DEADLINE
+    deadline = time.monotonic() + DEADLINE
     while steps_done(folder) < steps:
         if process.poll() is not None or time.monotonic() > deadline:
             end(process)

@@ -236,7 +236,7 @@ def test_what_is_taught_fills_training_tiles_and_hides_radar_that_is_held_out(tm
         region,
         config,
         tmp_path / "t.zarr",
-        3,
+        1,
         progress=False,
         teach=lambda: np.full(region.grid.shape, -4321, "float32"),
     )

@@ -53,5 +53,5 @@ def test_differences_are_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"{", b"[]\n", b'{"format": 2, "map": {}}\n', b'{"format": 1}\n', b"\xff\n"])
 def test_what_is_no_record_is_one_line(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "record").write_bytes(content)
-    with pytest.raises(DataError, match="no readable record of a map .*; start anew with --restart"):
+    with pytest.raises(DataError, match=r"no readable record of a map .*; start anew with --restart"):
         Manifest.read(tmp_path / "record")

@@ -99,6 +99,81 @@ def test_with_enough_context_blocks_leave_no_trace(relief: Region) -> None:
     assert float(np.abs(bare - whole).max()) > 100
 
 
+class ShortSighted(Cubic):
+    """Low-resolution cells repeated and averaged over 9 x 9 output cells: sees no further than two."""
+
+    def __call__(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        bed = inputs["bed_lowres"].astype(np.float64).repeat(4, axis=1).repeat(4, axis=2)
+        return uniform_filter(bed, (1, 9, 9, 1), mode="nearest")[:, 4:-4, 4:-4].astype(np.float32)
+
+
+@settings(max_examples=8)
+@given(block=st.integers(2, 60), halo=st.integers(2, 9), blend=st.integers(0, 18), batch=st.integers(1, 3))
+def test_tiles_of_a_short_reach_are_the_whole(relief: Region, block: int, halo: int, blend: int, batch: int) -> None:
+    # A blend as wide as the halo allows uses predictions near the edge of their context.
+    blend = min(blend, block, 2 * (halo - 2))
+    whole = predict_window(ShortSighted(), relief)
+    tiled = predict_region(ShortSighted(), relief, block=block, halo=halo, blend=blend, batch=batch, progress=False)
+    np.testing.assert_allclose(tiled, whole, rtol=0, atol=2e-3)
+    if not blend:
+        np.testing.assert_array_equal(tiled, whole)
+
+
+def test_a_blend_smooths_what_a_small_halo_tears(relief: Region) -> None:
+    whole = predict_window(Neighbourly(), relief).to_numpy()
+    hard, soft = (
+        predict_region(Neighbourly(), relief, block=14, halo=2, blend=blend, progress=False).to_numpy() - whole
+        for blend in (0, 4)
+    )
+    # Steps between neighbouring cells across the edges of blocks, in what the blocks got wrong.
+    torn, mended = (np.abs(np.diff(error, axis=1))[:, [55, 111]].mean() for error in (hard, soft))
+    assert torn > 1 and mended < 0.5 * torn
+
+
+def test_a_part_of_a_blend_is_that_part(relief: Region) -> None:
+    whole = predict_region(Neighbourly(), relief, block=12, halo=4, blend=6, progress=False)
+    xmin, ymin, _, ymax = relief.bounds
+    for bounds in (
+        (xmin + 13_000, ymin + 9000, xmin + 14_000, ymin + 10_000),
+        (xmin, ymin + 11_000, xmin + 29_000, ymax),
+    ):
+        part = predict_region(Neighbourly(), relief, bounds, block=12, halo=4, blend=6, progress=False)
+        xr.testing.assert_equal(part, whole.sel(x=part.x, y=part.y))
+
+
+@pytest.mark.parametrize("blend", [0, 3])
+def test_a_turned_region_gives_a_turned_map(content: tuple[Path, dict[str, Any]], tmp_path: Path, blend: int) -> None:
+    folder, keys = content
+    with xr.open_dataset(folder / "bed.nc") as file:
+        turned = file.load()
+    # A quarter turn; the region and its blocks of ten cells are square and lie alike.
+    turned["bed"].values[:] = np.rot90(turned["bed"].values)
+    turned.to_netcdf(tmp_path / "turned.nc")
+    regions = []
+    for name, path in (("plain", folder / "bed.nc"), ("turned", tmp_path / "turned.nc")):
+        bed = {"path": str(path), "variable": "bed", "vertical_datum": "ellipsoid:WGS84", "resampling": "average"}
+        (tmp_path / name).mkdir()
+        region_file = write_region(tmp_path / name, {**keys, "inputs": {**keys["inputs"], "bed_lowres": bed}})
+        regions.append(load_region(region_file, folder))
+    plain, other = (
+        predict_region(Neighbourly(), each, block=10, halo=2, blend=blend, progress=False).to_numpy()
+        for each in regions
+    )
+    np.testing.assert_allclose(other, np.rot90(plain), atol=0.01)
+    assert np.abs(plain - plain.T).max() > 10
+
+
+def test_a_model_of_another_ratio_is_refused(region: Region) -> None:
+    class Double(Cubic):
+        def change(self, bed: np.ndarray) -> np.ndarray:
+            return bed[::2, ::2]
+
+    with pytest.raises(
+        ModelError, match=r"makes \(80, 80\) cells of 40 x 40 low-resolution ones"
+    ):
+        predict_region(Double(), region, block=40, progress=False)
+
+
 def test_a_part_of_the_map_is_that_part(relief: Region) -> None:
     whole = predict_region(Global(), relief, block=12, halo=2, progress=False)
     xmin, ymin, _, ymax = relief.bounds
