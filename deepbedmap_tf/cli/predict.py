@@ -73,3 +73,33 @@ def predict(
     )
     for path in predict_to_files(model, region, data_dir, bounds, outs, settings):
         click.echo(path)
+
+
+@command(main, "bench-map")
+@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
+@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@click.option("--bounds", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="Representative part, in metres.")
+@click.option("--block", type=int, help="Side of a block, low-resolution cells; what suits the halo.")
+@click.option("--blocks", type=int, default=8, show_default=True, help="Blocks to time for each crew.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the numbers to this file as well.")
+def bench_map(
+    model: Path,
+    region: Path,
+    data_dir: Path | None,
+    bounds: tuple[float, float, float, float] | None,
+    block: int | None,
+    blocks: int,
+    json_file: Path | None,
+) -> None:
+    """Measure how much of the bare network's speed a map reaches, and what the whole region would take."""
+    import json
+
+    from deepbedmap_tf.data.cache import written_beside
+    from deepbedmap_tf.inference.map_bench import measure, table
+
+    results = measure(model, region, data_dir, bounds, block, blocks, lambda line: click.echo(line, err=True))
+    click.echo(table(results))
+    if json_file is not None:
+        with written_beside(json_file) as beside:
+            beside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
