@@ -19,8 +19,8 @@ from deepbedmap_tf.errors import ConfigError, DataError, ModelError
 from deepbedmap_tf.inference.warmup import write_warmup
 from deepbedmap_tf.models.chainer import chainer_generator_config, load_chainer_weights, read_chainer
 from deepbedmap_tf.models.generator import build_generator
-from deepbedmap_tf.models.symmetry import symmetric_mean
 from deepbedmap_tf.models.layers import FEATURES, UPSCALING
+from deepbedmap_tf.models.symmetry import symmetric_mean
 
 VERSION_FOLDER = "1"
 METADATA = "model.json"
