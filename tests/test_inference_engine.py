@@ -13,9 +13,10 @@ import pytest
 import xarray as xr
 import yaml
 import zarr
-from command_line import invoke, refused
+from command_line import invoke
 from data_files import write_netcdf
 from map_runs import bed_of, end, rough_region, run, start, steps_done, tiny_model, wait_for_steps
+from test_bad_input import refused
 
 from deepbedmap_tf.cli import main
 from deepbedmap_tf.data.cover import GROUNDED_ICE, OCEAN

@@ -14,9 +14,10 @@ import pytest
 import rasterio
 import xarray as xr
 import yaml
-from command_line import invoke, one_line, refused
+from command_line import invoke
 from data_files import ramp
 from map_runs import bed_of, end, rough_region, start, steps_done, tiny_model, wait_for_steps
+from test_bad_input import one_line, refused
 
 from deepbedmap_tf.cli import main
 from deepbedmap_tf.grid import Grid
