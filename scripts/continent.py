@@ -20,7 +20,7 @@ import rasterio
 import xarray as xr
 import yaml
 
-from deepbedmap_tf.data.rasters import read_raster
+from deepbedmap_tf.data.rasters import open_raster
 from deepbedmap_tf.data.region import Region, load_region
 from deepbedmap_tf.data.resampling import resample
 from deepbedmap_tf.grid import ELLIPSOID, Grid
@@ -41,7 +41,8 @@ def main(data: Path, out: Path) -> None:
     continent = Grid.from_bounds(BOUNDS, 1000)
     part = continent.window(PART)
     bed, surface = (
-        read_raster(data / f"BedMachine_{name}_5k_wgs.nc", vertical_datum=ELLIPSOID) for name in ("bed", "surface")
+        open_raster(data / f"BedMachine_{name}_5k_wgs.nc", vertical_datum=ELLIPSOID).read()
+        for name in ("bed", "surface")
     )
     write(out / "bed_1km.tif", continent, [continent], lambda grid: resample(bed, grid, "cubic").to_numpy()[np.newaxis])
     inputs = world.inputs()

@@ -42,6 +42,7 @@ def weights(run: TrainedRun) -> np.ndarray:
     return np.concatenate([np.ravel(each) for each in run.gan.averaged_generator.get_weights()])
 
 
+@pytest.mark.slow
 def test_a_run_is_averaged_and_goes_on_where_it_stopped(tmp_path: Path) -> None:
     # Lookahead is around the other: both have variables that must come back.
     name = "lookahead"

@@ -13,7 +13,7 @@ from deepbedmap_tf.data.cover import GROUNDED_ICE
 from deepbedmap_tf.data.fields import batch_of_one
 from deepbedmap_tf.data.region import SCALE, Region
 from deepbedmap_tf.errors import DataError, NoDataError
-from deepbedmap_tf.inference.halo import update_metadata
+from deepbedmap_tf.inference.halo import halo_for, update_metadata
 from deepbedmap_tf.inference.pick_index import PickIndex
 from deepbedmap_tf.inference.realisations import Calibration, predict_members, relief
 from deepbedmap_tf.inference.tiling import BLOCK, HALO, place_in, plan_blocks
@@ -174,7 +174,7 @@ def _members(
     model: SuperResolution, region: Region, picks: PickIndex, symmetries: int, progress: bool | None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Mean and spread of the members around the picks, NaN elsewhere."""
-    halo = int(model.metadata.get("halo", HALO))
+    halo = halo_for(model.metadata, region.name) or HALO
     mean, spread = (np.full(region.grid.shape, np.nan, np.float32) for _ in range(2))
     coarse = region.coarse_grid
     blocks = [each for each in plan_blocks(coarse, coarse, BLOCK, halo) if each.core and len(picks.near(each.core))]

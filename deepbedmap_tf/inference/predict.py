@@ -17,6 +17,7 @@ from deepbedmap_tf.errors import ConfigError
 from deepbedmap_tf.grid import Bounds, Grid
 from deepbedmap_tf.inference.cluster import Resources, choose, fitting_block, memory_need
 from deepbedmap_tf.inference.engine import finished_map, run_in_memory
+from deepbedmap_tf.inference.halo import halo_for
 from deepbedmap_tf.inference.kit import PREDICTION, Job, Kit, Predictor, margin
 from deepbedmap_tf.inference.layers import variables
 from deepbedmap_tf.inference.manifest import Manifest
@@ -44,7 +45,7 @@ class Cut:
     block
         Side of a block in low-resolution cells; by default what keeps the halo's share small and fits into memory.
     halo
-        Low-resolution cells of context on each side: by default the model's own (``halo`` in model.json), or `HALO`.
+        Low-resolution cells of context on each side: by default the model's own for this region (model.json), or `HALO`.
     blend
         Low-resolution cells over which neighbours pass into each other, for a smaller halo; 0 cuts hard.
     batch
@@ -150,7 +151,7 @@ def predict_region(
         When a file can't be read, or no block has data.
     """
     _compare_resolution(model, region)
-    context = _halo_of(model) if halo is None else halo
+    context = _halo_of(model, region) if halo is None else halo
     window = _window_of(region, bounds)
     plan = Plan(_coarse(region), window, block or default_block(context), context, blend, batch)
     arrays = {"bed": np.full(plan.area.refine(SCALE).shape, np.nan, np.float32)}
@@ -331,7 +332,7 @@ def _four(bounds: Sequence[float]) -> Bounds:
 def _plan(model: Predictor, region: Region, window: Grid, settings: MapSettings, folder: Path) -> Plan:
     cut, limit = settings.cut, settings.resources.memory_limit
     processes = settings.resources.workers or 1
-    halo = _halo_of(model) if cut.halo is None else cut.halo
+    halo = _halo_of(model, region) if cut.halo is None else cut.halo
     size = cut.block
     if size is None and not settings.restart and (folder / MANIFEST).exists():
         # A map that was begun keeps its blocks, whatever memory there is now.
@@ -350,8 +351,9 @@ def _plan(model: Predictor, region: Region, window: Grid, settings: MapSettings,
     return plan
 
 
-def _halo_of(model: Predictor) -> int:
-    return int(getattr(model, "metadata", {}).get("halo", HALO))
+def _halo_of(model: Predictor, region: Region) -> int:
+    measured = halo_for(getattr(model, "metadata", {}), region.name)
+    return HALO if measured is None else measured
 
 
 def _trained_resolution(model: Predictor) -> float | None:

@@ -88,9 +88,10 @@ class Objective:
         with tracked(config, self._tags(trial), self.data.provenance) as tracker:
             self._start(tracker, trial)
             try:
-                run = train(
-                    config, self.data, folder, progress=False, on_epoch=_Judge(trial, tracker, history)
-                )  # fmt: skip
+                judge = _Judge(trial, tracker, history, config.training.epochs)
+                run = train(config, self.data, folder, progress=False, on_epoch=judge)
+                if not history:
+                    raise optuna.TrialPruned("no epoch was completed within training.max_minutes")
                 self._keep_if_best(tracker, config, run, folder, trial)
             except (optuna.TrialPruned, DivergedError) as reason:
                 pruned = str(reason).split(";")[0]
@@ -161,8 +162,9 @@ class Objective:
 class _Judge:
     """What happens after every epoch of a trial: tracking, and the question whether to go on."""
 
-    def __init__(self, trial: optuna.Trial, tracker: Tracker, history: list[dict[str, float]]) -> None:
+    def __init__(self, trial: optuna.Trial, tracker: Tracker, history: list[dict[str, float]], epochs: int) -> None:
         self.trial = trial
+        self.epochs = epochs
         self.tracker = tracker
         self.history = history
 
@@ -175,7 +177,8 @@ class _Judge:
         self.trial.report(rmse, int(metrics["epoch"]))
         if not psnr >= 0:
             raise optuna.TrialPruned(f"PSNR {psnr:.1f} dB: the error exceeds the range of the bed")
-        if self.trial.should_prune():
+        # After the last epoch there is nothing left to save.
+        if metrics["epoch"] < self.epochs and self.trial.should_prune():
             raise optuna.TrialPruned(f"behind others after epoch {int(metrics['epoch'])}")
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
