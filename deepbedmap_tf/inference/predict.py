@@ -45,7 +45,7 @@ class Cut:
     block
         Side of a block in low-resolution cells; by default what keeps the halo's share small and fits into memory.
     halo
-        Low-resolution cells of context on each side: by default the model's own for this region (model.json), or `HALO`.
+        Low-resolution cells of context on each side: by default what was measured (model.json), or `HALO`.
     blend
         Low-resolution cells over which neighbours pass into each other, for a smaller halo; 0 cuts hard.
     batch
