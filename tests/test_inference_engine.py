@@ -54,7 +54,9 @@ def same_as(whole: xr.Dataset, path: Path) -> None:
             np.testing.assert_array_equal(file[name], whole[name], err_msg=str(name))
 
 
-def test_a_killed_run_is_resumed_to_the_same_map(arguments: tuple[Any, ...], whole: xr.Dataset, tmp_path: Path) -> None:
+def test_a_killed_run_is_resumed_to_the_same_map(
+    arguments: tuple[Any, ...], whole: xr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     out, folder = tmp_path / "map.nc", tmp_path / "map.nc.partial"
     done = 0
     for _ in range(2):
@@ -75,7 +77,7 @@ def test_a_killed_run_is_resumed_to_the_same_map(arguments: tuple[Any, ...], who
     # Who makes it is no part of the map: the rest is made in another way.
     result = invoke(main, "predict", *arguments, "--workers", 0, "--out", out, "--out", tmp_path / "map.zarr")
     assert result.exit_code == 0, result.stderr
-    assert f"{done} of {TASKS} steps are done" in result.stderr and not folder.exists()
+    assert f"{done} of {TASKS} steps are done" in caplog.text and not folder.exists()
     same_as(whole, out)
 
 
@@ -159,20 +161,24 @@ def test_a_cluster_that_is_there_already_makes_the_same_map(
     same_as(whole, tmp_path / "map.nc")
 
 
-def test_a_window_and_batches_of_blocks(arguments: tuple[Any, ...], whole: xr.Dataset, tmp_path: Path) -> None:
+def test_a_window_and_batches_of_blocks(
+    arguments: tuple[Any, ...], whole: xr.Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     # The window begins in the middle of blocks; edges are widened to whole low-resolution cells.
     bounds = (-1_597_900, -597_000, -1_580_001, -570_001)
     result = invoke(
         main, "predict", *arguments, "--batch", 3, "--bounds", *bounds, "--workers", 0, "--out", tmp_path / "part.nc"
     )
     assert result.exit_code == 0, result.stderr
-    assert "to whole low-resolution cells: [-1598000.0, -597000.0, -1580000.0, -570000.0]" in result.stderr
+    assert "to whole low-resolution cells: [-1598000.0, -597000.0, -1580000.0, -570000.0]" in caplog.text
     with xr.open_dataset(tmp_path / "part.nc") as part:
         assert part["bed"].shape == (108, 72)
         xr.testing.assert_equal(part["bed"].load(), whole["bed"].sel(x=part.x, y=part.y))
 
 
-def test_blocks_without_grounded_ice_are_skipped(arguments: tuple[Any, ...], tmp_path: Path) -> None:
+def test_blocks_without_grounded_ice_are_skipped(
+    arguments: tuple[Any, ...], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     region = rough_region(tmp_path / "region")
     content = yaml.safe_load(region.read_text())
     grid = Grid.from_bounds(tuple(content["bounds"]), 500).pad(2)
@@ -183,7 +189,7 @@ def test_blocks_without_grounded_ice_are_skipped(arguments: tuple[Any, ...], tmp
     changed = [*arguments[:2], "--region", region, "--data-dir", region.parent, "--block", 10, "--workers", 0]
     result = invoke(main, "predict", *changed, "--out", tmp_path / "map.nc")
     assert result.exit_code == 0, result.stderr
-    assert "8 of 16 blocks without grounded ice were skipped" in result.stderr
+    assert "8 of 16 blocks without grounded ice were skipped" in caplog.text
     with xr.open_dataset(tmp_path / "map.nc") as file:
         bed = file["bed"].to_numpy()
         assert np.isnan(bed[:, :80]).all() and np.isfinite(bed[:, 80:]).all()

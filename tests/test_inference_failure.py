@@ -54,7 +54,9 @@ def limited(size: int, *more: Any) -> tuple[int, str]:
     return result.returncode, result.stderr
 
 
-def test_a_disk_that_refuses_the_product_keeps_the_blocks(model: Path, tmp_path: Path) -> None:
+def test_a_disk_that_refuses_the_product_keeps_the_blocks(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     region = rough_region(tmp_path / "region")
     out, folder = tmp_path / "map.nc", tmp_path / "map.nc.partial"
     message = one_line(*limited(40_000, *arguments(model, region, "--block", 8, "--out", out)))
@@ -62,7 +64,7 @@ def test_a_disk_that_refuses_the_product_keeps_the_blocks(model: Path, tmp_path:
     assert not out.exists() and steps_done(folder) == 25
     assert {path.name for path in tmp_path.iterdir()} == {"region", "map.nc.partial"}
     result = invoke(main, "predict", *arguments(model, region, "--block", 8, "--out", out))
-    assert result.exit_code == 0 and "25 of 25 steps are done" in result.stderr
+    assert result.exit_code == 0 and "25 of 25 steps are done" in caplog.text
     assert np.isfinite(bed_of(out)).all() and not folder.exists()
 
 
@@ -98,7 +100,9 @@ def test_a_damaged_part_of_an_input_stops_the_map_there(model: Path, tmp_path: P
     assert "inputs.surface.tif" in message and "--restart" in message
 
 
-def test_an_input_that_ends_early_leaves_a_gap_and_it_is_said(model: Path, tmp_path: Path) -> None:
+def test_an_input_that_ends_early_leaves_a_gap_and_it_is_said(
+    model: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     region = rough_region(tmp_path / "region")
     with rasterio.open(region.parent / "accumulation.tif") as file:
         grid = Grid(file.shape, file.transform)
@@ -109,7 +113,7 @@ def test_an_input_that_ends_early_leaves_a_gap_and_it_is_said(model: Path, tmp_p
         file.write(ramp(west, 20_000), 1)
     result = invoke(main, "predict", *arguments(model, region, "--block", 10, "--out", tmp_path / "map.nc"))
     assert result.exit_code == 0, result.stderr
-    assert "4 of 16 blocks have no data and stay NaN; the first: accumulation.tif covers" in result.stderr
+    assert "4 of 16 blocks have no data and stay NaN; the first: accumulation.tif covers" in caplog.text
     bed = bed_of(tmp_path / "map.nc")
     assert np.isfinite(bed[:, :120]).all() and np.isnan(bed[:, 120:]).all()
 

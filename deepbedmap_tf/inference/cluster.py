@@ -239,8 +239,7 @@ class Distributed:
             ) from error
         except (futures.CancelledError, CommClosedError, TimeoutError) as error:
             raise DataError(
-                f"the scheduler{f' at {self._crew.scheduler}' if self._crew.scheduler else ''} was lost in the middle "
-                f"({type(error).__name__})"
+                f"the scheduler{f' at {self._crew.scheduler}' if self._crew.scheduler else ''} was lost in the middle"
             ) from error
         finally:
             if pending and self._client.status == "running":
@@ -267,7 +266,9 @@ def _client(crew: Crew) -> Iterator[Client]:
     import dask
     from distributed import Client, LocalCluster
 
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    for name in [each for each in logging.Logger.manager.loggerDict if each.split(".")[0] == "distributed"]:
+        # Its modules have levels of their own; what goes wrong is told in a line of ours.
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     settings = {
         "distributed.worker.preload": [_DEAF_TO_INTERRUPTS],
         # Results are numbers and messages: a worker near its limit should work on, not wait for memory to come free.

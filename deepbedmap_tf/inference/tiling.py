@@ -185,8 +185,11 @@ class Plan:
         """
         outer, cell = self.region.bounds, self.region.resolution / SCALE
         (left, bottom, right, top), reach = block.whole, self.reach
-        down = _ramps(round((top - bottom) / cell), top < outer[3] - cell, bottom > outer[1] + cell, reach)
-        along = _ramps(round((right - left) / cell), left > outer[0] + cell, right < outer[2] - cell, reach)
+        north, south, west, east = (
+            round(length / cell) for length in (outer[3] - top, bottom - outer[1], left - outer[0], outer[2] - right)
+        )
+        down = _ramps(round((top - bottom) / cell), north, south, reach)
+        along = _ramps(round((right - left) / cell), west, east, reach)
         return down, along
 
     def as_dict(self) -> dict[str, Any]:
@@ -262,14 +265,21 @@ def place_in(part: Bounds, whole: Bounds, cell: float) -> tuple[slice, slice]:
     return slice(top, bottom), slice(left, right)
 
 
-def _ramps(size: int, before: bool, after: bool, reach: int) -> np.ndarray:
-    """Weights along an axis: 1 inside, half a cosine down across an edge that has a neighbour, 0 beyond the region."""
+def _ramps(size: int, before: int, after: int, reach: int) -> np.ndarray:
+    """Weights along an axis: 1 inside, half a cosine down across an edge that has a neighbour, 0 beyond the region.
+
+    `before` and `after` are the cells of the region on either side.
+    """
     weights = np.ones(size + 2 * reach)
     if reach:
         fall = 0.5 - 0.5 * np.sin(np.pi * (np.arange(-reach, reach) + 0.5) / (2 * reach))
-        # One minus the neighbour's, so that two add up to 1 to the last digit.
-        weights[: 2 * reach] = 1 - fall if before else np.repeat([0.0, 1.0], reach)
-        weights[size:] *= fall if after else np.repeat([1.0, 0.0], reach)
+        if before:
+            # One minus the neighbour's, so that two add up to 1 to the last digit.
+            weights[: 2 * reach] = 1 - fall
+        if after:
+            weights[size:] *= fall
+        weights[: max(0, reach - before)] = 0
+        weights[size + reach + min(after, reach) :] = 0
     return weights
 
 
