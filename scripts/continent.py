@@ -6,7 +6,8 @@ low-resolution bed covers the continent; the others cover a part, and the files 
 whole and to run what is representative.
 
     .venv/bin/python scripts/continent.py --data ../shared/data/continent --out FOLDER
-    deepbedmap bench-map --model saved_models/default --region FOLDER/continent.yml --bounds ... (as it says)
+    deepbedmap bench-map --model saved_models/default --region FOLDER/continent.yml --data-dir FOLDER \
+        --bounds ... (as it says)
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ def main(data: Path, out: Path) -> None:
     continent = Grid.from_bounds(BOUNDS, 1000)
     part = continent.window(PART)
     bed, surface = (
-        open_raster(data / f"BedMachine_{name}_5k_wgs.nc", vertical_datum=ELLIPSOID).read()
+        open_raster(data / f"BedMachine_{name}_5k_wgs.nc", vertical_datum=ELLIPSOID, crs="EPSG:3031").read()
         for name in ("bed", "surface")
     )
     write(out / "bed_1km.tif", continent, [continent], lambda grid: resample(bed, grid, "cubic").to_numpy()[np.newaxis])
@@ -60,13 +61,14 @@ def main(data: Path, out: Path) -> None:
     }
     for name, (ratio, values) in layers.items():
         write(out / name, continent.refine(ratio), [strip.refine(ratio) for strip in strips], values)
-    (out / "continent.yml").write_text(yaml.safe_dump(content(world, out), sort_keys=False), encoding="utf-8")
-    click.echo(f"{out / 'continent.yml'}; the part with data is --bounds {' '.join(map(str, PART))}")
+    (out / "continent.yml").write_text(yaml.safe_dump(content(world), sort_keys=False), encoding="utf-8")
+    click.echo(
+        f"{out / 'continent.yml'}; with --data-dir {out}; the part with data is --bounds {' '.join(map(str, PART))}"
+    )
 
 
-def content(world: Region, out: Path) -> dict[str, object]:
+def content(world: Region) -> dict[str, object]:
     """The region file."""
-    place = str(out.resolve())
     return {
         "name": "continent",
         "title": "SYNTHETIC continent: BedMachine at 5 km resampled, relief and other fields of the embedded world",
@@ -76,12 +78,12 @@ def content(world: Region, out: Path) -> dict[str, object]:
         "bounds": list(BOUNDS),
         "citations": ["Morlighem et al. (2020), doi:10.1038/s41561-019-0510-8, resampled from 5 km", *world.citations],
         "inputs": {
-            "bed_lowres": {"path": f"{place}/bed_1km.tif", "vertical_datum": ELLIPSOID},
-            "surface": {"path": f"{place}/surface_100m.tif", "vertical_datum": ELLIPSOID},
-            "velocity": {"path": f"{place}/velocity_500m.tif", "variables": ["1", "2"], "units": "m yr-1"},
-            "accumulation": {"path": f"{place}/accumulation_1km.tif", "units": "kg m-2 yr-1"},
+            "bed_lowres": {"path": "bed_1km.tif", "vertical_datum": ELLIPSOID},
+            "surface": {"path": "surface_100m.tif", "vertical_datum": ELLIPSOID},
+            "velocity": {"path": "velocity_500m.tif", "variables": ["1", "2"], "units": "m yr-1"},
+            "accumulation": {"path": "accumulation_1km.tif", "units": "kg m-2 yr-1"},
         },
-        "target": {"kind": "raster", "path": f"{place}/bed_1km.tif", "vertical_datum": ELLIPSOID},
+        "target": {"kind": "raster", "path": "bed_1km.tif", "vertical_datum": ELLIPSOID},
     }
 
 

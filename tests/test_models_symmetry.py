@@ -8,7 +8,7 @@ from tensorflow import keras
 
 from deepbedmap_tf.config import DEFAULT_INPUTS, GeneratorConfig
 from deepbedmap_tf.data.augment import transform
-from deepbedmap_tf.inference.export import export_model, load_model
+from deepbedmap_tf.inference.export import export_again, export_model, load_model
 from deepbedmap_tf.models.generator import build_generator
 from deepbedmap_tf.models.symmetry import symmetric_mean
 
@@ -60,5 +60,8 @@ def test_an_exported_symmetric_model_turns_with_its_inputs(tmp_path: Path) -> No
     bed = model(inputs)
     for symmetry in range(8):
         np.testing.assert_allclose(model(laid(inputs, symmetry)), transform(bed, symmetry), rtol=0, atol=0.02)
+    again = load_model(export_again(tmp_path / "model", tmp_path / "again"))
+    assert again.metadata["symmetric"] is True
+    np.testing.assert_allclose(again(inputs), bed, rtol=0, atol=0.02)
     # Training goes on from the network itself.
     np.testing.assert_array_equal(model.weights()[0], network.get_weights()[0])

@@ -306,12 +306,12 @@ def export_again(model: Path | str, folder: Path | str) -> Path:
     if folder.resolve() == source.resolve():
         raise ModelError(f"{folder} is the model itself; choose another folder, so that neither is ever half-written")
     loaded = load_model(source)
-    made = {"format", "created", "generator", "normalisation", "software"}
+    made = {"format", "created", "generator", "symmetric", "normalisation", "software"}
     metadata = {key: value for key, value in loaded.metadata.items() if key not in made}
     about = {key: loaded.metadata[key] for key in ("created", "software") if key in loaded.metadata}
-    return export_model(
-        loaded.generator(), loaded.config, folder, {**metadata, "exported_from": {"name": source.name, **about}}
-    )
+    origin = {"exported_from": {"name": source.name, **about}}
+    symmetric = bool(loaded.metadata.get("symmetric"))
+    return export_model(loaded.generator(), loaded.config, folder, {**metadata, **origin}, symmetric)
 
 
 def import_chainer(weights: Path | str, folder: Path | str, residual_scaling: float = 0.2) -> Path:
