@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -24,14 +24,13 @@ from deepbedmap_tf.inference.pick_index import PickIndex
 from deepbedmap_tf.inference.realisations import REACH, Calibration
 from deepbedmap_tf.inference.tiling import SCALE, Plan
 
-if TYPE_CHECKING:
-    pass
-
 PREDICTION = "prediction"
 """Array of the store that holds what the network made of every block, until neighbours are joined."""
 
 PICK_ROLES = ("target", "score")
 """Roles of the picks that a map tells of and honours; other words keep an entry for later."""
+
+_RASTER_CACHE = "64"
 
 
 class Predictor(Protocol):
@@ -176,6 +175,8 @@ def open_kit(job: Job) -> Kit:
     """Open what a job names."""
     import zarr
 
+    # GDAL keeps what it has read, by default up to a twentieth of the machine's memory, whatever a map may take.
+    os.environ.setdefault("GDAL_CACHEMAX", _RASTER_CACHE)
     _set_threads(job.threads)
     from deepbedmap_tf.inference.export import load_model
 

@@ -44,9 +44,10 @@ def set_up_mlflow() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow
-    if not os.environ.get("MLFLOW_TRACKING_URI"):
-        # Absolute, as MLflow keeps one connection an address whatever folder a process works in.
-        mlflow.set_tracking_uri(f"sqlite:///{(Path.cwd() / LOCAL_DATABASE).as_posix()}")
+    # Absolute, as MLflow keeps one connection an address whatever folder a process works in. Said even where the
+    # environment says it: an address that was set earlier in this process would go first.
+    local = f"sqlite:///{(Path.cwd() / LOCAL_DATABASE).as_posix()}"
+    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or local)
     # Importing it has set its level.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
