@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -41,6 +42,11 @@ def test_runs_in_the_local_database(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         tracker.epoch(4, {"loss": 2.0, "val_rmse": 30.0, "step": 4, "minutes": 1.0})
         tracker.epoch(8, {"loss": 1.0, "val_rmse": 20.0, "step": 8, "minutes": 2.0})
         tracker.figures([tmp_path / "curves.png"])
+        # A run this short may end before its first sample of the machine.
+        deadline = time.monotonic() + 60
+        while not any(name.startswith("system/") for name in tracker.mlflow.get_run(state.mlflow_run).data.metrics):
+            assert time.monotonic() < deadline, "no system metrics within a minute"
+            time.sleep(0.1)
     assert (tmp_path / "mlflow.db").exists()
     mlflow = tracker.mlflow
     run = mlflow.get_run(state.mlflow_run)
