@@ -105,9 +105,12 @@ def test_ctrl_c_keeps_blocks_and_another_run_is_refused_meanwhile(
     out, folder = tmp_path / "map.nc", tmp_path / "map.nc.partial"
     process = start(*arguments, "--workers", 0, "--out", out)
     wait_for_steps(process, folder, 5)
+    # Held still meanwhile: on a quiet machine it would be at its end before it is asked to stop.
+    os.killpg(process.pid, signal.SIGSTOP)
     message = refused(main, "predict", *arguments, "--workers", 0, "--out", out)
     assert f"another run (process {process.pid} on" in message
     os.killpg(process.pid, signal.SIGINT)
+    os.killpg(process.pid, signal.SIGCONT)
     _, err = process.communicate(timeout=600)
     assert process.returncode == 130, err
     kept = steps_done(folder)
