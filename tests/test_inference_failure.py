@@ -234,11 +234,11 @@ def test_memory_stays_within_the_limit_on_a_region_twenty_times_as_large(model: 
         "import sys; from deepbedmap_tf.cli import main; main(standalone_mode=False);"
         "sys.stderr.write('peak ' + open('/proc/self/status').read().split('VmHWM:')[1].split()[0])"
     )
-    which = arguments(model, region, "--memory-limit", limit, "--out", tmp_path / "map.nc")
+    which = arguments(model, region, "--memory-limit", limit, "--out", tmp_path / "map.zarr")
     result = subprocess.run(
         [sys.executable, "-c", program, "predict", *map(str, which)], capture_output=True, text=True, timeout=900
     )
     assert result.returncode == 0, result.stderr
     assert 1024 * float(result.stderr.rpartition("peak ")[2]) < limit * 1e9
-    with xr.open_dataset(tmp_path / "map.nc") as file:
+    with xr.open_zarr(tmp_path / "map.zarr") as file:
         assert file.attrs["block"] == block and bool(np.isfinite(file["bed"][::97, ::89]).all())
