@@ -309,7 +309,7 @@ def export_again(model: Path | str, folder: Path | str) -> Path:
     made = {"format", "created", "generator", "symmetric", "normalisation", "software"}
     metadata = {key: value for key, value in loaded.metadata.items() if key not in made}
     about = {key: loaded.metadata[key] for key in ("created", "software") if key in loaded.metadata}
-    origin = {"exported_from": {"name": source.name, **about}}
+    origin: dict[str, Any] = {"exported_from": {"name": source.name, **about}}
     symmetric = bool(loaded.metadata.get("symmetric"))
     return export_model(loaded.generator(), loaded.config, folder, {**metadata, **origin}, symmetric)
 
