@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from deepbedmap_tf.cli import command
+from deepbedmap_tf.cli.base import data_dir_option
 
 
 @command(name="evaluate.py")
@@ -23,7 +24,7 @@ from deepbedmap_tf.cli import command
     type=click.Path(path_type=Path),
     help="Region file; by default the first that the model was trained on.",
 )
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@data_dir_option
 @click.option(
     "--out",
     type=click.Path(path_type=Path),

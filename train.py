@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from deepbedmap_tf.cli import command, train_and_export
+from deepbedmap_tf.cli.base import data_dir_option, overrides_option
 
 
 @command()
@@ -18,7 +19,7 @@ from deepbedmap_tf.cli import command, train_and_export
     type=click.Path(path_type=Path),
     help="Region file; may be repeated: the first one is validated on. By default those of the configuration.",
 )
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the regions' paths start from.")
+@data_dir_option
 @click.option(
     "--out", type=click.Path(path_type=Path), help="saved_models/NAME; by default saved_models/trained-CONFIG."
 )
@@ -31,9 +32,7 @@ from deepbedmap_tf.cli import command, train_and_export
     show_default=True,
     help="One device, all GPUs of this machine, or all workers of TF_CONFIG.",
 )
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration."
-)
+@overrides_option
 def train(
     config: Path,
     regions: tuple[Path, ...],

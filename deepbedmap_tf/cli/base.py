@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import functools
+import json
 import logging
 import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +23,20 @@ EXIT_BAD_INPUT = 2
 EXIT_INTERRUPTED = 130
 REFUSED_BY_THE_SYSTEM = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EISDIR}
+)
+
+model_option = click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+region_option = click.option(
+    "--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml."
+)
+data_dir_option = click.option(
+    "--data-dir", type=click.Path(path_type=Path), help="Folder that a region's paths start from."
+)
+overrides_option = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration."
+)
+json_option = click.option(
+    "--json", "json_file", type=click.Path(path_type=Path), help="Write the numbers to this file as well."
 )
 
 
@@ -65,6 +81,15 @@ def command(
         return made
 
     return decorate
+
+
+def write_numbers(numbers: dict[str, Any], file: Path | None) -> None:
+    """Write what was measured where `json_option` says, if it says so."""
+    from deepbedmap_tf.data.cache import written_beside
+
+    if file is not None:
+        with written_beside(file) as beside:
+            beside.write_text(json.dumps(numbers, indent=1) + "\n", encoding="utf-8")
 
 
 def _fail(message: str, error: BaseException, debug: bool) -> None:

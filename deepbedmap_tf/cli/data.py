@@ -7,17 +7,15 @@ from pathlib import Path
 
 import click
 
-from deepbedmap_tf.cli.base import command, main
+from deepbedmap_tf.cli.base import command, data_dir_option, main, overrides_option, region_option
 
 
 @command(main)
-@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
+@region_option
 @click.option("--out", required=True, type=click.Path(path_type=Path), help="Tile store to write, *.zarr.")
 @click.option("--config", type=click.Path(path_type=Path), default=Path("configs/default.yml"), show_default=True)
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration."
-)
+@data_dir_option
+@overrides_option
 def prepare(region: Path, out: Path, config: Path, data_dir: Path | None, overrides: tuple[str, ...]) -> None:
     """Cut a region into training, validation and test tiles."""
     from deepbedmap_tf.config import load_config

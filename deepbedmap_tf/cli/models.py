@@ -7,21 +7,30 @@ from pathlib import Path
 
 import click
 
-from deepbedmap_tf.cli.base import command, main
+from deepbedmap_tf.cli.base import (
+    command,
+    data_dir_option,
+    json_option,
+    main,
+    model_option,
+    overrides_option,
+    region_option,
+    write_numbers,
+)
 
 
 @command(main, "cross-validate")
 @click.option(
     "--config", "config_file", type=click.Path(path_type=Path), default=Path("configs/byrd.yml"), show_default=True
 )
-@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@region_option
+@data_dir_option
 @click.option("--initial", type=click.Path(path_type=Path), help="Exported model that every fold starts from.")
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for the folds; goes on where it ended."
 )
 @click.option("--fold", "only", multiple=True, type=int, help="Only this fold, counted from 0; may be repeated.")
-@click.option("--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting.")
+@overrides_option
 def cross_validate(
     config_file: Path,
     region: Path,
@@ -58,7 +67,7 @@ def import_chainer_command(weights: Path, out: Path, residual_scaling: float) ->
 
 
 @command(main)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@model_option
 @click.option("--keras", "keras_file", type=click.Path(path_type=Path), help="generator.keras to write.")
 @click.option("--saved-model", "folder", type=click.Path(path_type=Path), help="saved_models/ANOTHER_NAME to write.")
 def export(model: Path, keras_file: Path | None, folder: Path | None) -> None:
@@ -88,9 +97,9 @@ def import_keras_command(keras_file: Path, like: Path, out: Path) -> None:
 
 
 @command(main)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
-@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@model_option
+@region_option
+@data_dir_option
 @click.option("--tolerance", default=0.1, show_default=True, help="Change of the bed that counts as none, metres.")
 def halo(model: Path, region: Path, data_dir: Path | None, tolerance: float) -> None:
     """Measure how much context a model needs around a block of the map, and keep it in its model.json."""
@@ -106,9 +115,9 @@ def halo(model: Path, region: Path, data_dir: Path | None, tolerance: float) -> 
 
 
 @command(main)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
-@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@model_option
+@region_option
+@data_dir_option
 def calibrate(model: Path, region: Path, data_dir: Path | None) -> None:
     """Measure how far off a model is at radar that it never saw, and keep that in its model.json for realisations."""
     from deepbedmap_tf.data.region import load_region
@@ -127,17 +136,12 @@ def calibrate(model: Path, region: Path, data_dir: Path | None) -> None:
 
 
 @command(main)
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the numbers to this file as well.")
+@json_option
 @click.option("--repeats", default=5, show_default=True, help="Timings of each case; the best counts.")
 def bench(json_file: Path | None, repeats: int) -> None:
     """Measure this machine's arithmetic, inference, training and the deformable layers."""
-    import json
-
-    from deepbedmap_tf.data.cache import written_beside
     from deepbedmap_tf.inference.bench import measure, table
 
     results = measure(repeats, lambda line: click.echo(line, err=True))
     click.echo(table(results))
-    if json_file is not None:
-        with written_beside(json_file) as beside:
-            beside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_numbers(results, json_file)

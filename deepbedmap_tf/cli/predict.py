@@ -6,13 +6,21 @@ from pathlib import Path
 
 import click
 
-from deepbedmap_tf.cli.base import command, main
+from deepbedmap_tf.cli.base import (
+    command,
+    data_dir_option,
+    json_option,
+    main,
+    model_option,
+    region_option,
+    write_numbers,
+)
 
 
 @command(main)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
-@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@model_option
+@region_option
+@data_dir_option
 @click.option("--bounds", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="Edges in metres; the whole region.")
 @click.option(
     "--out",
@@ -76,13 +84,13 @@ def predict(
 
 
 @command(main, "bench-map")
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
-@click.option("--region", required=True, type=click.Path(path_type=Path), help="Region file, configs/regions/*.yml.")
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the region's paths start from.")
+@model_option
+@region_option
+@data_dir_option
 @click.option("--bounds", nargs=4, type=float, metavar="XMIN YMIN XMAX YMAX", help="Representative part, in metres.")
 @click.option("--block", type=int, help="Side of a block, low-resolution cells; what suits the halo.")
 @click.option("--blocks", type=int, default=8, show_default=True, help="Blocks to time for each crew.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path), help="Write the numbers to this file as well.")
+@json_option
 def bench_map(
     model: Path,
     region: Path,
@@ -93,13 +101,8 @@ def bench_map(
     json_file: Path | None,
 ) -> None:
     """Measure how much of the bare network's speed a map reaches, and what the whole region would take."""
-    import json
-
-    from deepbedmap_tf.data.cache import written_beside
     from deepbedmap_tf.inference.map_bench import measure, table
 
     results = measure(model, region, data_dir, bounds, block, blocks, lambda line: click.echo(line, err=True))
     click.echo(table(results))
-    if json_file is not None:
-        with written_beside(json_file) as beside:
-            beside.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+    write_numbers(results, json_file)

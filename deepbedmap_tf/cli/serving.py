@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from deepbedmap_tf.cli.base import command, main
+from deepbedmap_tf.cli.base import command, main, model_option
 
 
 @command(main)
-@click.option("--model", required=True, type=click.Path(path_type=Path), help="saved_models/NAME")
+@model_option
 def register(model: Path) -> None:
     """Make an exported model the latest version of `deepbedmap` in MLflow's registry."""
     from deepbedmap_tf.inference.serving import register as register_model

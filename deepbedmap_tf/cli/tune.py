@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from deepbedmap_tf.cli.base import EXIT_INTERRUPTED, command, main
+from deepbedmap_tf.cli.base import EXIT_INTERRUPTED, command, data_dir_option, main, overrides_option
 from deepbedmap_tf.errors import DeepBedMapError, TrainingError
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ class Plan:
 @click.option(
     "--region", "regions", multiple=True, type=click.Path(path_type=Path), help="Region file; may be repeated."
 )
-@click.option("--data-dir", type=click.Path(path_type=Path), help="Folder that the regions' paths start from.")
+@data_dir_option
 @click.option("--trials", type=click.IntRange(min=1), help="Trials of the study as a whole; by default the space's.")
 @click.option("--jobs", type=click.IntRange(min=1), default=1, show_default=True, help="Processes on this machine.")
 @click.option(
@@ -82,9 +82,7 @@ class Plan:
     show_default=True,
     help="Seconds; a worker silent for three times as long is taken for dead.",
 )
-@click.option(
-    "--set", "overrides", multiple=True, metavar="KEY.SUB=VALUE", help="Change a setting of the configuration."
-)
+@overrides_option
 def tune(
     config_file: Path,
     space: Path | None,
