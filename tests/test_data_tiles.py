@@ -251,6 +251,11 @@ def test_what_is_taught_fills_training_tiles_and_hides_radar_that_is_held_out(tm
     np.testing.assert_array_equal(validation.weight, plain.weight)
 
 
+def test_weight_for_a_bed_that_nobody_teaches_is_refused(tmp_path, with_radar):
+    with pytest.raises(ConfigError, match=r"regression_weight is 0\.7 but there is no regression"):
+        prepared(tmp_path, with_radar, SPARSE.model_copy(update={"regression_weight": 0.7}))
+
+
 def test_sparse_supervision_needs_radar_to_be_named(tmp_path, content):
     with pytest.raises(ConfigError, match="needs `radar` under `target`"):
         prepared(tmp_path, content, SPARSE)

@@ -21,11 +21,12 @@ def prepare(region: Path, out: Path, config: Path, data_dir: Path | None, overri
     from deepbedmap_tf.config import load_config
     from deepbedmap_tf.data.region import load_region
     from deepbedmap_tf.data.tiles import open_tiles, prepare_tiles
+    from deepbedmap_tf.training.teaching import teacher
 
     settings = load_config(config, overrides)
-    store = prepare_tiles(
-        load_region(region, data_dir), settings.data, out, settings.seed, inputs=settings.generator.inputs
-    )
+    source = load_region(region, data_dir)
+    teach = teacher(source, settings.data, settings.seed)
+    store = prepare_tiles(source, settings.data, out, settings.seed, inputs=settings.generator.inputs, teach=teach)
     tiles = open_tiles(store)
     counts = ", ".join(f"{len(tiles.select(split))} {split}" for split in ("train", "validation", "test"))
     click.echo(f"{store}: {counts} tiles, leak fraction {tiles.attrs['leak_fraction']}")

@@ -49,6 +49,8 @@ class TilePlan:
         For sparse supervision, by split: boolean map of the cells that its windows may be measured on.
     taught
         For sparse supervision: bed that is learned where a training window has no radar; None for the target's own.
+    taught_weight
+        What each cell of it counts.
     """
 
     rows: np.ndarray
@@ -59,6 +61,7 @@ class TilePlan:
     leak: float
     cells: dict[int, np.ndarray] | None = None
     taught: np.ndarray | None = None
+    taught_weight: float = 0.0
 
 
 def plan_tiles(
@@ -143,7 +146,7 @@ def _plan_sparse(
     leak = float((cells[0] & cells[1] & measured).sum() / (cells[1] & measured).sum())
     weights = {TRAIN: cells[0], VALIDATION: cells[1]}
     ordered = _in_order(rows[kept], columns[kept], split[kept])
-    return TilePlan(*ordered, config.tile_size, 0, leak, weights, taught)
+    return TilePlan(*ordered, config.tile_size, 0, leak, weights, taught, config.regression_weight)
 
 
 def _surplus(split: np.ndarray, config: DataConfig, seed: int) -> np.ndarray:
@@ -208,7 +211,6 @@ def cut_tiles(
     target: xr.DataArray,
     fields: dict[str, xr.DataArray],
     inputs: Sequence[InputConfig],
-    regression_weight: float = 0.0,
 ) -> dict[str, np.ndarray]:
     """Cut the tiles of an index, by the names of the store's arrays."""
     rows, columns = plan.rows[index], plan.columns[index]
@@ -231,7 +233,7 @@ def cut_tiles(
                 # Radar of other splits is hidden: there, too, the network learns what the training radar teaches.
                 bed = np.where(radar, target.to_numpy(), plan.taught).astype(np.float32)
                 result["bed"][mine] = windows(bed, rows[mine], columns[mine], size)[..., np.newaxis]
-                both = np.where(radar, weight, regression_weight * np.isfinite(plan.taught))
+                both = np.where(radar, weight, plan.taught_weight * np.isfinite(plan.taught))
             cut[mine] = windows(np.stack([both, np.where(radar, weight, 0)], -1), rows[mine], columns[mine], size)
         result["weight"] = cut
     for each in inputs:

@@ -20,7 +20,7 @@ from deepbedmap_tf.data.consistency import require_surface_above_bed
 from deepbedmap_tf.data.cutting import TilePlan, cut_tiles, phases, plan_tiles, shifted, with_data
 from deepbedmap_tf.data.region import MARGIN, SCALE, Region
 from deepbedmap_tf.data.split import DROPPED, SPLITS
-from deepbedmap_tf.errors import DataError
+from deepbedmap_tf.errors import ConfigError, DataError
 
 _LOGGER = logging.getLogger(__name__)
 
@@ -139,7 +139,7 @@ def prepare_tiles(
         Inputs of the network.
     teach
         Makes the bed, shape of the region's grid, m, that is learned with `data_config.regression_weight` where the
-        training cells have no radar; called only when the tiles are not there yet.
+        training cells have no radar (`training.teaching.teacher`); called only when the tiles are not there yet.
 
     Returns
     -------
@@ -148,9 +148,16 @@ def prepare_tiles(
 
     Raises
     ------
+    ConfigError
+        When `data_config` gives weight to a bed that nobody teaches.
     DataError
         When the region has no complete window, or the store can't be written.
     """
+    if data_config.regression_weight and teach is None:
+        raise ConfigError(
+            f"data.regression_weight is {data_config.regression_weight:g} but there is no regression to learn from; "
+            "set it to 0, or pass `teach`"
+        )
     out_path = Path(out_path)
     provenance = region.provenance()
     data_config = region.tiling(data_config)
@@ -185,7 +192,7 @@ def prepare_tiles(
         "splits": SPLITS,
     }
     with written_beside(out_path) as beside:
-        counts = _write(beside, region, target, plan, inputs, attributes, progress, data_config.regression_weight)
+        counts = _write(beside, region, target, plan, inputs, attributes, progress)
     _LOGGER.info(
         "region %s: %d tiles for training, %d for validation, %d for test (%d near another split dropped, "
         "%d without any valid cell of an input); leak fraction %.4f",
@@ -245,7 +252,6 @@ def _write(
     inputs: Sequence[InputConfig],
     attributes: dict[str, Any],
     progress: bool,
-    regression_weight: float,
 ) -> dict[str, int]:
     import zarr
     from tqdm import tqdm
@@ -289,8 +295,7 @@ def _write(
             bar.update(phase.index.size - index.size)
             for part in np.array_split(index, -(-index.size // (4 * _CHUNK))) if index.size else []:
                 place = slice(written, written + part.size)
-                cut = cut_tiles(part, phase, plan, region, target, fields, inputs, regression_weight)
-                for name, values in cut.items():
+                for name, values in cut_tiles(part, phase, plan, region, target, fields, inputs).items():
                     arrays[name][place] = values
                 written += part.size
                 bar.update(part.size)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +24,7 @@ from deepbedmap_tf.training.checkpoints import RunState
 from deepbedmap_tf.training.distribution import Distribution, distribute
 from deepbedmap_tf.training.gan import DeepBedMapGAN, build_optimizer
 from deepbedmap_tf.training.precision import choose_precision
-from deepbedmap_tf.training.teaching import taught_bed
+from deepbedmap_tf.training.teaching import teacher
 
 LOGGER = logging.getLogger(__name__)
 
@@ -71,11 +70,8 @@ def load_training_data(
         region = load_region(file, data_dir)
         key = digest([str(Path(file).resolve()), config.data.model_dump(mode="json"), config.seed])[:12]
         path = cache_directory() / "tiles" / f"{region.name}-{key}.zarr"
-        teach = partial(taught_bed, region, region.tiling(config.data), config.seed)
-        regression = teach if config.data.regression_weight else None
-        stores.append(
-            prepare_tiles(region, config.data, path, config.seed, progress, config.generator.inputs, regression)
-        )
+        teach = teacher(region, config.data, config.seed)
+        stores.append(prepare_tiles(region, config.data, path, config.seed, progress, config.generator.inputs, teach))
     parts = [open_tiles(store) for store in stores]
     train = Tiles.concatenate([part.select("train") for part in parts])
     # Regions after the first only add to what is learned; what is chosen on is the first region's.

@@ -8,6 +8,9 @@ wavelengths, and goes beyond it with what it knows of the physics.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -47,6 +50,11 @@ def slow_regression(inputs: dict[str, np.ndarray], radar: NDArray[np.floating]) 
         beds.append(regression.fit(inputs, radar[np.newaxis, ..., np.newaxis]).predict(inputs)[0, ..., 0])
     mean: NDArray[np.float32] = np.mean(beds, axis=0, dtype=np.float32)
     return mean
+
+
+def teacher(region: Region, config: DataConfig, seed: int) -> Callable[[], NDArray[np.float32]] | None:
+    """Return what `data.tiles.prepare_tiles` takes to teach with; None where the configuration gives that no weight."""
+    return partial(taught_bed, region, region.tiling(config), seed) if config.regression_weight else None
 
 
 def taught_bed(region: Region, config: DataConfig, seed: int) -> NDArray[np.float32]:
