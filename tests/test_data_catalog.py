@@ -39,6 +39,7 @@ def test_the_shipped_catalogue_is_whole() -> None:
         # What is said of a product names where it was read; the rest is left open.
         assert (each.citation is None) == (each.citation_source is None), each.key
         assert (each.licence is None) == (each.licence_source is None), each.key
+        assert (each.owner is None) == (each.owner_source is None), each.key
         for file in each.files:
             reachable = file.url is None or file.url.startswith(("http://", "https://")) or each.superseded_by
             assert reachable, file.name
@@ -139,6 +140,9 @@ def test_files_on_request_say_whom_to_ask(servers: Servers, catalogue: WriteCata
     ):
         list(fetch(["Made"]))
     with pytest.raises(DataError, match=r"ask Jane Doe.* place 1.txt at"):
+        resolve("catalogue:Made/1.txt")
+    catalogue(product("Made", *files, owner="Jane Doe", copies="https://example.org/copy"))
+    with pytest.raises(DataError, match=r"ask Jane Doe .*, or look for a copy on https://example.org/copy, and place"):
         resolve("catalogue:Made/1.txt")
     folder.mkdir(parents=True)
     for n in range(3):

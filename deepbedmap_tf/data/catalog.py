@@ -93,8 +93,10 @@ class Product(Settings):
         Terms of use, and where they are stated; None where they are not on record.
     login
         ``earthdata`` for files behind NASA's login.
-    owner
-        Whom to ask for files without an address.
+    owner, owner_source
+        Whom to ask for files without an address, and where it is said that they hand them out.
+    copies
+        Page on which a copy of such files was seen; their checksums tell whether it is the same.
     superseded_by
         Product that holds the same at the present address.
     files, files_source
@@ -116,6 +118,8 @@ class Product(Settings):
     licence_source: str | None = None
     login: Literal["earthdata"] | None = None
     owner: str | None = None
+    owner_source: str | None = None
+    copies: str | None = None
     superseded_by: Name | None = None
     format: str
     files: tuple[ProductFile, ...] = ()
@@ -250,7 +254,8 @@ def on_request(product: Product) -> str:
     if product.further_files:
         return f"choose files on {product.page} and place them in {product.folder}"
     said = ", ".join(each for each in (product.citation, product.page) if each)
-    return f"ask {product.owner or 'the authors'} ({said})"
+    copies = f", or look for a copy on {product.copies}," if product.copies else ""
+    return f"ask {product.owner or 'the authors'} ({said}){copies}"
 
 
 def _resolve_pattern(product: Product, pattern: str) -> Path:
