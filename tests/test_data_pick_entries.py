@@ -264,3 +264,39 @@ def test_thickness_alone_off_the_surface_is_counted(tmp_path, content, caplog):
     with caplog.at_level(logging.WARNING):
         assert load(tmp_path, content).picks()["bed"].tolist() == [500]
     assert "1 of 2 picks lie off the geoid layer or surface and are left out" in caplog.text
+
+
+def test_latitudes_without_the_sign_of_the_south_are_said(tmp_path, content):
+    longitude, latitude = transform(*(np.array([each]) for each in middle(content)), "EPSG:3031", "EPSG:4326")
+    bedmap_points(tmp_path / "flight.csv", [f"L,1,{longitude[0]},{-latitude[0]},2011-01-01,0,600,200,400,0,0,0"])
+    content["picks"] = [{"path": "flight.csv", "format": "bedmap"}]
+    with pytest.raises(DataError, match="but they do with latitudes of the south: their sign is lost"):
+        load(tmp_path, content).picks()
+
+
+def test_what_is_wrong_with_picks_off_the_region_is_said(tmp_path, content):
+    # The peninsula's side, where a longitude may stand for a latitude.
+    content["bounds"] = [-1306000, 144000, -1294000, 156000]
+    x, y = np.array([-1300000.0]), np.array([150000.0])
+    (longitude,), (latitude,) = transform(x, y, "EPSG:3031", "EPSG:4326")
+
+    def message(first: float, second: float) -> str:
+        (tmp_path / "points.csv").write_text(f"x,y,z\n{first},{second},5\n", encoding="utf-8")
+        content["picks"] = [{"path": "points.csv", "format": "xyz", "vertical_datum": ELLIPSOID}]
+        with pytest.raises(DataError, match=r"none of the picks in points\.csv lies in region planes") as caught:
+            load(tmp_path, content).picks()
+        return str(caught.value)
+
+    assert "but they do with x and y exchanged" in message(y[0], x[0])
+    assert "but they do in kilometres: give x and y in metres" in message(x[0] / 1e3, y[0] / 1e3)
+    assert "but they do as longitude and latitude: state `crs: EPSG:4326`" in message(longitude, latitude)
+    assert "check its bounds" in message(1e6, 1e6)
+    for place, words in (
+        ((latitude, longitude), "but they do with latitude and longitude exchanged"),
+        ((longitude, -latitude), "are exchanged; these columns are swapped, or the latitudes have lost the sign"),
+        ((longitude - 90, -latitude), "check its bounds"),
+    ):
+        bedmap_points(tmp_path / "flight.csv", [f"L,1,{place[0]},{place[1]},2011-01-01,0,600,200,400,0,0,0"])
+        content["picks"] = [{"path": "flight.csv", "format": "bedmap"}]
+        with pytest.raises(DataError, match=words):
+            load(tmp_path, content).picks()

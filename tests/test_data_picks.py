@@ -283,6 +283,41 @@ def test_merged_cut_and_short_lines_are_named(tmp_path, form):
     assert "expected a number" in message(row, row.replace("-75.5", "-75.5.5", 1), row)
 
 
+def test_quotation_marks_swallow_no_row(tmp_path):
+    path = tmp_path / "points.csv"
+
+    def read(*rows: str) -> pd.DataFrame:
+        path.write_text("\n".join(["x,y,z,name", *rows]) + "\n", encoding="utf-8")
+        return read_picks(path, "xyz")
+
+    assert len(read('1,2,3,"a, b"', "4,5,6,c", '7,8,9,d"e')) == 3
+    for first, last in (('"a', 'b"'), ('"a', '"b')):
+        with pytest.raises(DataError, match="4 lines of data hold 2 rows, for quotation marks"):
+            read(f"1,2,3,{first}", "4,5,6,c", f"7,8,9,{last}", "1,1,1,d")
+    with pytest.raises(DataError, match="Expected 4 fields in line 3, saw 3"):
+        read("1,2,3,a", '4,5,"6"', "7,8,9,c")
+    with pytest.raises(DataError, match=r"Expected 4 fields in line 3, saw 7; lines are merged"):
+        read("1,2,3,a", '4,5,6,"b"7,8,9,c', "7,8,9,c")
+
+
+def test_lines_may_end_by_a_carriage_return_alone(tmp_path):
+    path = tmp_path / "points.csv"
+    path.write_bytes(b"x,y,z\r1,2,3\r4,5,6\r")
+    assert read_picks(path, "xyz")["bed"].tolist() == [3, 6]
+    path.write_bytes(b"x,y,z\r1,2,3\r4,5,6,7\r8,9,10\r")
+    with pytest.raises(DataError, match="Expected 3 fields in line 3, saw 4"):
+        read_picks(path, "xyz")
+
+
+def test_cells_without_a_sounding_are_no_cells(tmp_path, caplog):
+    path = tmp_path / "cells.csv"
+    path.write_text("x,y,thickness_mean_m,pick_count\n1,2,300,-2\n1,3,300,0\n1,4,300,2\n1,5,300,\n", encoding="utf-8")
+    picks = read_picks(path, "cells")
+    assert picks["pick_count"].tolist() == [2, 1]
+    assert picks.attrs["left_out"] == {"have a pick_count of 0 or less": 2}
+    assert "2 of 4 rows have a pick_count of 0 or less and are left out" in caplog.text
+
+
 def test_blank_lines_do_not_shift_the_line_that_is_named(tmp_path):
     path = tmp_path / "points.csv"
     path.write_text("\nx,y,z\n\n1,2,3\n\n4,5,deep\n", encoding="utf-8")

@@ -13,6 +13,7 @@ import pandas as pd
 from deepbedmap_tf.data.catalog import REFERENCE
 from deepbedmap_tf.data.fields import FieldReader
 from deepbedmap_tf.data.picks import bed_from_thickness, duplicates, read_picks
+from deepbedmap_tf.data.projections import GEOGRAPHIC, transform
 from deepbedmap_tf.data.schema import PicksSettings, RasterSettings
 from deepbedmap_tf.data.sources import files_at, is_pattern
 from deepbedmap_tf.errors import ConfigError, DataError, DatumError, NoDataError
@@ -89,7 +90,7 @@ class PickReader:
     def _within_region(self, entry: PicksSettings, name: str) -> pd.DataFrame:
         """Picks of all files of an entry that lie in the region; a file at a time, for surveys cover the continent."""
         paths = self._paths(entry)
-        frames, exchanged, empty, masked = [], False, 0, 0
+        frames, hints, empty, masked = [], [], 0, 0
         for path in paths:
             try:
                 frame = self._table(entry, path)
@@ -101,14 +102,13 @@ class PickReader:
                 empty += 1
                 continue
             inside = in_box(frame, self.bounds)
-            exchanged |= not inside.any() and bool(
-                in_box(frame.rename(columns={"x": "y", "y": "x"}), self.bounds).any()
-            )
+            if not inside.any():
+                hints += self._hint(frame)
             masked += frame.attrs["masked"]
             if inside.any():
                 frames.append(frame.loc[inside])
         if not frames:
-            hint = "but they do with x and y exchanged: the columns are swapped" if exchanged else "check its bounds"
+            hint = hints[0] if hints else "check its bounds"
             raise DataError(f"none of the picks in {entry.path} lies in region {self.region}; {hint}")
         joined = pd.concat(frames, ignore_index=True)
         if len(paths) > 1:
@@ -120,6 +120,29 @@ class PickReader:
             )
         joined.attrs = {**frames[0].attrs, "masked": masked}
         return joined
+
+    def _hint(self, frame: pd.DataFrame) -> list[str]:
+        """What may be wrong with the places of picks none of which lies in the region."""
+        x, y = frame["x"].to_numpy(), frame["y"].to_numpy()
+        longitude, latitude = transform(x, y, self.fields.crs, GEOGRAPHIC)
+        ways = {
+            "but they do with x and y exchanged: the columns are swapped": (y, x),
+            "but they do in kilometres: give x and y in metres": (x * 1e3, y * 1e3),
+            "but they do with latitude and longitude exchanged: the columns are swapped": transform(
+                latitude, longitude, GEOGRAPHIC, self.fields.crs
+            ),
+            "but they do with latitudes of the south: their sign is lost": transform(
+                longitude, -latitude, GEOGRAPHIC, self.fields.crs
+            ),
+            "but they do as longitude and latitude: state `crs: EPSG:4326`": transform(
+                x, y, GEOGRAPHIC, self.fields.crs
+            ),
+        }
+        return [
+            hint
+            for hint, (east, north) in ways.items()
+            if in_box(pd.DataFrame({"x": east, "y": north}), self.bounds).any()
+        ]
 
     def _paths(self, entry: PicksSettings) -> list[Path]:
         path = self.fields.resolve(entry.path)

@@ -175,8 +175,8 @@ def _require_promised_units(source: Source, promised: list[str]) -> None:
 
 
 def read_rutford(path: Path) -> Table:
-    """BAS table of Rutford Ice Stream: 20 lines of text, then x, y and z by tabs."""
-    return _read_heights(path, "EPSG:3031", None)
+    """BAS table of Rutford Ice Stream: 20 lines of text, which may name the columns, then x, y, z, column and row."""
+    return _read_heights(path, "EPSG:3031", None, Header(20, ("x", "y", "z", "column", "row"), "\t"))
 
 
 def read_carlson(path: Path) -> Table:
@@ -189,11 +189,22 @@ def read_carlson(path: Path) -> Table:
     return table
 
 
-def _read_heights(path: Path, crs: str, separator: str | None) -> Table:
+def _read_heights(path: Path, crs: str, separator: str | None, nameless: Header | None = None) -> Table:
     (source,) = sources_of(path)
-    header = find_header(source, [("x",), ("y",), ("z",)], separator)
+    if nameless is not None and _begins_with_data(source, nameless):
+        header = nameless
+    else:
+        header = find_header(source, [("x",), ("y",), ("z",)], separator)
     table = read_table(source, header, Columns(_same("x", "y", "z"), {}, coordinates=("x", "y")))
     return Table(_frame(table["x"], table["y"], bed=table["z"]), crs)
+
+
+def _begins_with_data(source: Source, header: Header) -> bool:
+    """Tell whether a table has numbers right after its header and no line that names its columns."""
+    lines = source.head()
+    named = any([word.casefold() for word in line.split()[:3]] == ["x", "y", "z"] for line in lines)
+    words = split(lines[header.lines], header.separator) if len(lines) > header.lines else []
+    return not named and len(words) == len(header.words) and all(_is_number(word) for word in words)
 
 
 _WISE = (
@@ -264,13 +275,14 @@ def read_cells(path: Path) -> Table:
     )
     table = read_table(source, header, columns)
     counts = table["pick_count"].fillna(1.0) if "pick_count" in table else 1.0
-    frame = _frame(table["x"], table["y"], thickness=table["thickness_mean_m"], pick_count=counts)
-    return Table(*_cells(frame))
-
-
-def _cells(frame: pd.DataFrame) -> tuple[pd.DataFrame, None, dict[str, int]]:
-    frame, left_out = _without_impossible(frame)
-    return frame, None, left_out
+    frame, left_out = _without_impossible(
+        _frame(table["x"], table["y"], thickness=table["thickness_mean_m"], pick_count=counts)
+    )
+    # A cell's weight is n / (n + count_scale): of a negative n it would be anything.
+    unsounded = frame["thickness"].notna() & (frame["pick_count"] <= 0)
+    frame.loc[unsounded, "thickness"] = np.nan
+    left_out |= {"have a pick_count of 0 or less": int(unsounded.sum())} if unsounded.any() else {}
+    return Table(frame, None, left_out)
 
 
 def read_xyz(path: Path) -> Table:

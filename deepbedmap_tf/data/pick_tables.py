@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,8 +31,8 @@ class Source:
     def head(self) -> list[str]:
         """First lines, without line ends."""
         with self.open() as stream:
-            lines = list(islice(stream, _HEADER_LINES))
-        return [line.decode("utf-8-sig", "replace").rstrip("\r\n") for line in lines]
+            lines = list(islice(_lines(stream), _HEADER_LINES))
+        return [line.decode("utf-8-sig", "replace") for line in lines]
 
 
 @dataclass(frozen=True)
@@ -164,7 +165,7 @@ def read_table(source: Source, header: Header, columns: Columns, missing: Sequen
     DataError
         For a row with more or fewer fields than the header has columns, or text where a number belongs.
     """
-    _require_whole(source, header)
+    rows = _require_whole(source, header)
     folded = [word.casefold() for word in header.words]
     places: dict[str, int] = {}
     for name, spellings in (*columns.numbers.items(), *columns.text.items()):
@@ -193,6 +194,11 @@ def read_table(source: Source, header: Header, columns: Columns, missing: Sequen
     except (OSError, ValueError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
         cause = " ".join(str(error).split()).removeprefix("Error tokenizing data. ")
         raise DataError(f"cannot read picks from {source.name}: {cause}; the file is damaged, get it again") from error
+    if len(table) != rows:
+        raise DataError(
+            f"cannot read picks from {source.name}: {rows} lines of data hold {len(table)} rows, for quotation marks "
+            "that are opened and not closed swallow lines; take them out"
+        )
     result = pd.DataFrame(index=table.index)
     for name, place in places.items():
         column = table[place]
@@ -219,9 +225,15 @@ def _numbers(column: pd.Series, word: str, source: Source, header: Header, place
     return values.mask(np.isinf(values) if place else untagged_fills(values.to_numpy()))
 
 
+def _lines(stream: IO[bytes]) -> Iterator[bytes]:
+    # Old tables end their lines by a carriage return alone.
+    for line in stream:
+        yield from line.splitlines()
+
+
 def _data_lines(source: Source, header: Header) -> Iterator[tuple[int, bytes]]:
     with source.open() as stream:
-        for number, line in enumerate(stream, start=1):
+        for number, line in enumerate(_lines(stream), start=1):
             if number > header.lines and line.strip():
                 yield number, line
 
@@ -230,15 +242,19 @@ def _line_of(source: Source, header: Header, row: int) -> int:
     return next((number for i, (number, _) in enumerate(_data_lines(source, header)) if i == row), 0)
 
 
-def _require_whole(source: Source, header: Header) -> None:
-    """Refuse a row with too many or too few fields: pandas would take what is cut off for values that are missing."""
+def _require_whole(source: Source, header: Header) -> int:
+    """Refuse a row with too many or too few fields: pandas would take what is cut off for values that are missing.
+
+    Returns the number of rows.
+    """
     expected, separator = len(header.words), (header.separator or "").encode()
     short: tuple[int, int] | None = None
-    for number, line in _data_lines(source, header):
+    rows = 0
+    for rows, (number, line) in enumerate(_data_lines(source, header), start=1):
         if short is not None:
             break
         if separator:
-            saw = line.count(separator) + 1 if b'"' not in line else expected
+            saw = line.count(separator) + 1 if b'"' not in line else _quoted_fields(line, separator)
         else:
             saw = len(line.split())
         if saw > expected:
@@ -252,8 +268,17 @@ def _require_whole(source: Source, header: Header) -> None:
             raise DataError(
                 f"{source.name} is cut off: its last line has {short[1]} fields, expected {expected}; get it again"
             )
-        return
+        return rows
     raise DataError(
         f"{source.name}: Expected {expected} fields in line {short[0]}, saw {short[1]}; the file is damaged, "
         "get it again"
     )
+
+
+def _quoted_fields(line: bytes, separator: bytes) -> int:
+    """Count the fields of a line in which a separator may stand between quotation marks."""
+    text = [line.decode("utf-8", "replace")]
+    try:
+        return len(next(csv.reader(text, delimiter=separator.decode(), skipinitialspace=True)))
+    except csv.Error:
+        return 0

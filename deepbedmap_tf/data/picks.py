@@ -151,9 +151,12 @@ def bed_from_thickness(picks: pd.DataFrame, surface: np.ndarray) -> pd.DataFrame
 def _projected(table: Table, path: Path, crs: str, source_crs: str) -> pd.DataFrame:
     x, y = table.frame["x"].to_numpy(), table.frame["y"].to_numpy()
     if source_crs == GEOGRAPHIC and _within_share(y, x, crs) > 0.5 > _within_share(x, y, crs):
+        cause = "these columns are swapped"
+        if _within_share(x, -y, crs) > 0.5:
+            cause += ", or the latitudes have lost the sign of the south"
         raise DataError(
             f"{path.name}: its picks lie off the area of {crs}, but in it when latitude and longitude are exchanged; "
-            "these columns are swapped"
+            f"{cause}"
         )
     x, y = transform(x, y, source_crs, crs)
     return table.frame.assign(x=x, y=y)
