@@ -246,11 +246,12 @@ def bedmap_points(path: Path, rows: list[str], columns: str | None = None) -> Pa
     return path
 
 
-def rutford(path: Path, rows: list[tuple[float, float, float]]) -> Path:
-    """20 lines of text, some with tabs and numbers, then x, y and z by tabs."""
+def rutford(path: Path, rows: list[tuple[float, ...]], named: bool = True) -> Path:
+    """20 lines of text, some with tabs and numbers, a line that names the columns or none, then numbers by tabs."""
     text = ["Bed elevation of nowhere", "Projection:\tPolar stereographic", "1 2 3", ""] + ["* * *"] * 16
     assert len(text) == 20
-    path.write_text("\n".join([*text, "x\ty\tz", *("\t".join(map(str, row)) for row in rows)]) + "\n", "latin-1")
+    text += ["x\ty\tz"] if named else []
+    path.write_text("\n".join([*text, *("\t".join(map(str, row)) for row in rows)]) + "\n", "latin-1")
     return path
 
 

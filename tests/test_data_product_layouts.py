@@ -202,3 +202,56 @@ def test_a_window_of_any_field_is_a_slice_of_the_whole(windows_folder, name, cel
     part = fields.on_grid(FIELDS[name], window, name).to_numpy()
     expected = fields.on_grid(FIELDS[name], whole, name).to_numpy()[top:bottom, left:right]
     np.testing.assert_allclose(part, expected, atol=2e-3)
+
+
+@pytest.fixture(scope="module")
+def layouts_folder(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("layouts")
+    layouts.bedmachine(folder / "bedmachine.nc", GRID)
+    layouts.bedmap3(folder / "bedmap3.nc", GRID)
+    layouts.nsidc_0484(folder / "nsidc_0484.nc", GRID, 9.96921e36)
+    layouts.its_live(folder, GRID)
+    layouts.mar(folder / "mar.nc", GRID)
+    for registration in ("pixel", "gridline"):
+        layouts.gmt_grid(folder / f"{registration}.grd", GRID, registration)
+    packed = np.rint(ramp(GRID)).astype(np.int16)
+    packed[3, 4] = -9999
+    write_netcdf(folder / "packed.nc", GRID, bed=(packed, {"scale_factor": 0.5, "add_offset": 10.0}))
+    xr.load_dataset(folder / "bedmap3.nc").transpose("x", "y").to_netcdf(folder / "exchanged.nc")
+    months = np.stack([ramp(GRID), ramp(GRID, 2)])
+    dataset = xr.Dataset(
+        {"smb": (("time", "y", "x"), months)}, {"y": GRID.y, "x": GRID.x, "time": [0, 1]}, {"crs": "EPSG:3031"}
+    )
+    dataset.to_netcdf(folder / "months.nc", format="NETCDF3_64BIT", unlimited_dims=["time"])
+    layouts.geotiff(folder / "tiled.tif", GRID, ramp(GRID), tiled=True, blockxsize=16, blockysize=16, compress="lzw")
+    return folder
+
+
+LAYOUTS = {
+    "bedmachine.nc": (["surface"], {}),
+    "bedmap3.nc": (["bed_topography"], {}),
+    "exchanged.nc": (["bed_topography"], {}),
+    "nsidc_0484.nc": (["VX", "VY"], {"units": "m yr-1"}),
+    "ANT_G0120_0000_vx.tif": ([], {"units": "m yr-1"}),
+    "mar.nc": (["SMB"], {"units": "kg m-2 yr-1"}),
+    "pixel.grd": ([], {"crs": "EPSG:3031"}),
+    "gridline.grd": ([], {"crs": "EPSG:3031"}),
+    "packed.nc": ([], {}),
+    "months.nc": (["smb"], {"mean_over": ["time"]}),
+    "tiled.tif": ([], {}),
+}
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@settings(max_examples=10)
+@given(place=st.tuples(*[st.floats(0, 1)] * 4))
+def test_a_window_of_any_layout_is_a_slice_of_the_whole(layouts_folder, name, place):
+    variables, said = LAYOUTS[name]
+    xmin, ymin, xmax, ymax = GRID.bounds
+    left, bottom = xmin + place[0] * (xmax - xmin - 1), ymin + place[1] * (ymax - ymin - 1)
+    bounds = (left, bottom, left + 1 + place[2] * (xmax - left - 1), bottom + 1 + place[3] * (ymax - bottom - 1))
+    part, whole = (read_raster(layouts_folder / name, variables, each, **said) for each in (bounds, None))
+    assert Grid.of(whole).same_cells(GRID)
+    np.testing.assert_array_equal(part, whole.sel(x=part.x, y=part.y))
+    cells = Grid.of(part).bounds
+    assert cells[0] <= bounds[0] and cells[1] <= bounds[1] and cells[2] >= bounds[2] and cells[3] >= bounds[3]

@@ -115,7 +115,8 @@ def test_a_layer_in_other_units_or_of_another_geoid_is_refused_by_name(tmp_path)
     settings = RasterSettings(path="cm.nc", variable="surface", add=("firn",), vertical_datum=EIGEN)
     with pytest.raises(DataError, match=r"cm\.nc is in 'cm', expected 'm'"):
         reader(tmp_path).on_grid(settings, GRID.with_datum(EIGEN), "surface")
-    gl04c = RasterSettings(path="bm.nc", variable="bed", vertical_datum="geoid:EIGEN-GL04C")
+    layouts.geotiff(tmp_path / "bed.tif", GRID, ramp(GRID))
+    gl04c = RasterSettings(path="bed.tif", vertical_datum="geoid:EIGEN-GL04C")
     with pytest.raises(DatumError, match=r"its layer is 'eigen-6c4 .*used as geoid:EIGEN-GL04C"):
         reader(tmp_path, EIGEN_GL04C=LayerSettings(path="bm.nc", variable="geoid")).on_grid(
             gl04c, GRID.with_datum(ELLIPSOID), "bed"
@@ -131,6 +132,23 @@ def test_a_file_that_names_its_datum_is_held_to_it(tmp_path):
     assert read_raster(path, vertical_datum=EIGEN).attrs["vertical_datum"] == EIGEN
     with pytest.raises(DatumError, match="heights are on 'EIGEN-6C4 geoid', declared is ellipsoid:WGS84"):
         read_raster(path, vertical_datum=ELLIPSOID)
+
+
+@pytest.mark.parametrize("wrong", [ELLIPSOID, "geoid:EIGEN-GL04C", "msl"])
+def test_heights_of_bedmachine_are_held_to_the_geoid_beside_them(tmp_path, wrong):
+    layouts.bedmachine(tmp_path / "bm.nc", GRID)
+    fields = reader(tmp_path, EIGEN_6C4=LayerSettings(path="bm.nc", variable="geoid"))
+    surface, thickness = {"path": "bm.nc", "variable": "surface"}, LayerSettings(path="bm.nc", variable="thickness")
+    # Firn and ice leave heights above what they were above; a geoid that is added does not.
+    for own in ({}, {"add": ("firn",)}, {"subtract": (thickness,)}):
+        with pytest.raises(DatumError, match=rf"bm\.nc says its heights are on 'eigen-6c4 .*', declared is {wrong}"):
+            fields.on_grid(RasterSettings(**surface, **own, vertical_datum=wrong), GRID.with_datum(wrong), "bed")
+        fields.on_grid(RasterSettings(**surface, **own, vertical_datum=EIGEN), GRID.with_datum(ELLIPSOID), "bed")
+    summed = RasterSettings(**surface, add=("geoid",), vertical_datum=ELLIPSOID)
+    np.testing.assert_allclose(
+        fields.on_grid(summed, GRID.with_datum(ELLIPSOID), "surface"), ramp(GRID, 1155), atol=1e-3
+    )
+    assert read_raster(tmp_path / "bm.nc", ["thickness"]).shape == GRID.shape
 
 
 def test_bedmap3_whose_rows_run_north(tmp_path):
@@ -257,6 +275,16 @@ def test_rutford_keeps_its_first_row(tmp_path):
     picks = read_picks(layouts.rutford(tmp_path / "bed_WGS84_grid.txt", rows), "rutford")
     assert [tuple(row) for row in picks[["x", "y", "bed"]].to_numpy()] == rows
     assert picks.attrs["vertical_datum"] == ELLIPSOID
+
+
+def test_rutford_without_a_line_that_names_its_columns(tmp_path):
+    rows = [(-1300000.0, 150000.0, -1500.5, 1, 1), (-1299500.0, 150000.0, -1501.5, 2, 1)]
+    path = layouts.rutford(tmp_path / "bed_WGS84_grid.txt", rows, named=False)
+    found = read_picks(path, "rutford")[["x", "y", "bed"]].to_numpy()
+    assert [tuple(row) for row in found] == [row[:3] for row in rows]
+    # Five columns of numbers are what the table is known by.
+    with pytest.raises(DataError, match="has no column x"):
+        read_picks(layouts.rutford(path, [row[:3] for row in rows], named=False), "rutford")
 
 
 @pytest.mark.parametrize("named", [True, False])

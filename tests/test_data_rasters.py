@@ -320,6 +320,14 @@ def test_fills_are_masked_before_scaling_and_averaging(tmp_path):
         dataset.scales, dataset.offsets = (0.5,), (0.0,)
     scaled = read_raster(path).to_numpy()
     assert np.isnan(scaled[2, 3]) and set(scaled[np.isfinite(scaled)]) == {5.0}
+    # xarray scales by itself, and would make -900 m of what no tag names.
+    for packing in ({"scale_factor": 0.1}, {"scale_factor": 0.01, "add_offset": 100.0}, {"add_offset": 3.0}):
+        write_netcdf(tmp_path / "packed.nc", GRID, bed=(raw, packing))
+        packed = read_raster(tmp_path / "packed.nc")
+        assert packed.attrs["untagged"] == 1 and int(np.isnan(packed).sum()) == 1 and np.isnan(packed[2, 3])
+        np.testing.assert_allclose(
+            packed[0], 10 * packing.get("scale_factor", 1) + packing.get("add_offset", 0), rtol=1e-6
+        )
     months = np.stack([ramp(GRID), ramp(GRID) + 2])
     months[0, 3, 4] = -9999
     arrays = {"smb": (("time", "y", "x"), months)}
@@ -371,6 +379,12 @@ def test_variables_units_and_extent_are_checked(tmp_path):
         read_raster(path, ["VX"], units="m yr-1", bounds=(-500000, -1500000, -490000, -1490000))
     with pytest.raises(DataError, match="bands 1 to 1, not '2'"):
         read_raster(write_geotiff(tmp_path / "bed.tif", GRID, ramp(GRID)), ["2"])
+    picture = write_geotiff(tmp_path / "picture.tif", GRID, np.zeros((3, *GRID.shape), np.uint8))
+    with pytest.raises(DataError, match=r"picture\.tif has 3 bands; name one by `variable`"):
+        read_raster(picture)
+    assert read_raster(picture, ["3"]).shape == GRID.shape
+    with pytest.raises(DataError, match=r"phase\.tif holds complex numbers"):
+        read_raster(write_geotiff(tmp_path / "phase.tif", GRID, ramp(GRID).astype(np.complex64)))
     assert canonical_units(" Metres ") == "m" and canonical_units("K") == "K"
 
 

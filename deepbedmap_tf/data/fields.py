@@ -166,8 +166,8 @@ class FieldReader:
             self.resolve(settings.path),
             settings.names,
             units=settings.source_units or settings.units,
-            # What a file says of its own variable no longer holds once a layer is added.
-            vertical_datum=None if settings.add or settings.subtract else settings.vertical_datum,
+            # What a file says of its own variable no longer holds once a geoid is added.
+            vertical_datum=settings.vertical_datum if _keep_datum(settings) else None,
             crs=settings.crs,
             nodata=settings.nodata,
             expected_crs=self.crs,
@@ -254,6 +254,13 @@ def sample_blocks(
         bounds = (float(x[part].min()), float(y[part].min()), float(x[part].max()), float(y[part].max()))
         result[part] = sample(read(bounds), x[part], y[part])
     return result
+
+
+def _keep_datum(settings: RasterSettings) -> bool:
+    """Tell whether the layers added are firn or ice, which leave heights above what they were above."""
+    layers = (*settings.add, *settings.subtract)
+    names = (each if isinstance(each, str) else each.variable or Path(each.path).stem for each in layers)
+    return all("firn" in name.lower() or "thickness" in name.lower() for name in names)
 
 
 def _possible(layer: xr.DataArray, settings: LayerSettings) -> xr.DataArray:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from deepbedmap_tf.data.projections import GEOGRAPHIC, transform, understood
-from deepbedmap_tf.data.raster_formats import METRES, netcdf_crs, opened_netcdf, untagged_fills
+from deepbedmap_tf.data.raster_formats import METRES, masked_values, netcdf_crs, opened_netcdf
 from deepbedmap_tf.data.rasters import require_units
 from deepbedmap_tf.data.schema import RasterSettings
 from deepbedmap_tf.errors import DataError, GridError
@@ -74,8 +74,7 @@ def _together(
     absent = [dim for dim in places if dim not in field.dims]
     if absent:
         raise GridError(f"{path.name}: '{field.name}' has no dimension {absent[0]}; check x and y of the nodes")
-    raw = np.asarray(field.transpose(*steps, *places), np.float64)
-    values = np.where(untagged_fills(raw, settings.nodata), np.nan, raw)
+    values = np.asarray(masked_values(field.transpose(*steps, *places), settings.nodata)[0], np.float64)
     values = values.mean(axis=tuple(range(len(steps)))) if steps else values
     sizes = {dim: field.sizes[dim] for dim in places}
     east, north = (np.asarray(axis.variable.set_dims(sizes).transpose(*places), np.float64) for axis in (x, y))

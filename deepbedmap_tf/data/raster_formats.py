@@ -45,7 +45,7 @@ class Layout:
     units
         Units of each variable or band that states them.
     datum
-        What the first variable says of its vertical datum or geoid, None if nothing.
+        What the first variable, or the geoid layer beside it, says of its vertical datum; None if nothing.
     names
         Variables, or numbers of bands.
     axes
@@ -176,7 +176,11 @@ def _describe_geotiff(path: Path, dataset: Any, names: tuple[str, ...]) -> Layou
             raise DataError(
                 f"{path.name} has bands 1 to {dataset.count}, not {name!r}; correct variable in the region file"
             )
+    if not names and dataset.count > 1:
+        raise DataError(f"{path.name} has {dataset.count} bands; name one by `variable` (1 to {dataset.count})")
     bands = names or ("1",)
+    if any(np.issubdtype(dataset.dtypes[int(band) - 1], np.complexfloating) for band in bands):
+        raise DataError(f"{path.name} holds complex numbers, expected heights or the like; choose another file")
     units = tuple(unit for band in bands if (unit := dataset.units[int(band) - 1]))
     found = dataset.crs.to_wkt() if dataset.crs else None
     return Layout(grid, t.e > 0, t.a < 0, found, units, dataset.tags().get("vertical_datum"), bands)
@@ -222,11 +226,17 @@ def _describe_netcdf(path: Path, dataset: xr.Dataset, wanted: tuple[str, ...], m
     )
     units = tuple(str(dataset[name].attrs["units"]) for name in names if "units" in dataset[name].attrs)
     attributes = dataset[names[0]].attrs
-    datum = attributes.get("vertical_datum") or attributes.get("geoid")
+    datum = attributes.get("vertical_datum") or attributes.get("geoid") or _geoid_beside(dataset)
     found = netcdf_crs(dataset, names[0])
     return Layout(
         Grid.of(cells), south_up, east_left, found, units, str(datum) if datum else None, names, (y_name, x_name)
     )
+
+
+def _geoid_beside(dataset: xr.Dataset) -> str | None:
+    """What the geoid layer of the same file says it is: BedMachine's heights stand on it without saying so."""
+    models = {str(dataset[name].attrs["geoid"]) for name in dataset.data_vars if "geoid" in dataset[name].attrs}
+    return models.pop() if len(models) == 1 else None
 
 
 def _axis_names(path: Path, dataset: xr.Dataset, name: str) -> tuple[str, str]:
@@ -282,9 +292,24 @@ def _netcdf_layer(
 ) -> tuple[np.ndarray, int]:
     steps = [dim for dim in values.dims if dim not in axes and dim in mean_over]
     single = {dim: 0 for dim in values.dims if dim not in axes and dim not in mean_over}
-    field = np.asarray(values.isel(single).transpose(*steps, *axes))
-    masked, count = _masked(field if field.dtype == np.float64 else field.astype(np.float32), nodata)
+    masked, count = masked_values(values.isel(single).transpose(*steps, *axes), nodata)
     return masked.mean(axis=tuple(range(len(steps))), dtype=np.float64).astype(np.float32) if steps else masked, count
+
+
+def masked_values(values: xr.DataArray, nodata: Sequence[float] = ()) -> tuple[np.ndarray, int]:
+    """Values of a NetCDF variable with NaN for fill values, tagged or not, and the number of those that are not.
+
+    xarray has scaled what the file packs; an untagged -9999 in it is known by what it was before.
+    """
+    field = np.asarray(values)
+    field = field if field.dtype == np.float64 else field.astype(np.float32)
+    scale, offset = (values.encoding.get(key, neutral) for key, neutral in (("scale_factor", 1), ("add_offset", 0)))
+    if (scale, offset) == (1, 0):
+        return _masked(field, nodata)
+    packed = (field.astype(np.float64) - offset) / scale
+    whole = np.issubdtype(values.encoding.get("dtype", np.dtype("f4")), np.integer)
+    fills = untagged_fills(np.rint(packed) if whole else packed.astype(np.float32), nodata)
+    return np.asarray(np.where(fills, np.nan, field), np.float32), int(fills.sum())
 
 
 def netcdf_crs(dataset: xr.Dataset, name: str) -> Any:

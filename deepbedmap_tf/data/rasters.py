@@ -195,6 +195,6 @@ def _window(grid: Grid, bounds: Bounds | None, path: Path, spare: int = 3) -> Wi
     if last_column - column < 2 or last_row - row < 2:
         raise NoDataError(
             f"{path.name} covers {[round(edge) for edge in grid.bounds]}, nothing of "
-            f"{[round(edge) for edge in bounds]}; check the bounds of the region, or x and y are swapped"
+            f"{[round(edge) for edge in bounds]}; check the bounds of the region, or x and y are swapped or in km"
         )
     return Window(row, column, last_row - row, last_column - column)
