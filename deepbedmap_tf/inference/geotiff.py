@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from tqdm import tqdm
 
 _TILE = 512
-# GDAL's own default is a share of the machine's memory.
-_CACHE_BYTES = 64 * 2**20
+# GDAL's own default is a share of the machine's memory. What it keeps beyond this grows a little with the map where the
+# cache is larger (by 36 MB from 17 to 151 million cells at 64 MB, by 2 MB at 16), and it is no faster then.
+_CACHE_BYTES = 16 * 2**20
 
 
 def write_geotiff(stored: StoredMap, path: Path, bar: tqdm[Any] | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,10 @@ def write_netcdf(stored: StoredMap, path: Path, bar: tqdm[Any] | None = None) ->
                 chunksizes=stored.chunks(each),
             )
             variable.set_auto_maskandscale(False)
-            # A chunk is written once and whole; a larger cache would only hold on to what is done.
-            variable.set_var_chunk_cache(size=0, nelems=1)
+            # A chunk is written once and whole; a larger cache would only hold on to what is done. One that has no
+            # room for a chunk the library replaces by 64 MB of its own, for each variable until the file is closed.
+            chunk = math.prod(stored.chunks(each)) * np.dtype(each.dtype).itemsize
+            variable.set_var_chunk_cache(size=chunk, nelems=1)
             variable.setncatts(stored.attributes(each))
             seen = Range()
             for rows, columns in stored.parts():
