@@ -250,9 +250,10 @@ def _require_whole(source: Source, header: Header) -> int:
     expected, separator = len(header.words), (header.separator or "").encode()
     short: tuple[int, int] | None = None
     rows = 0
-    for rows, (number, line) in enumerate(_data_lines(source, header), start=1):
+    for row, (number, line) in enumerate(_data_lines(source, header), start=1):
         if short is not None:
             break
+        rows = row
         if separator:
             saw = line.count(separator) + 1 if b'"' not in line else _quoted_fields(line, separator)
         else:

@@ -18,14 +18,14 @@ from deepbedmap_tf.data.cache import cache_directory, digest
 from deepbedmap_tf.data.cover import read_cover
 from deepbedmap_tf.data.fields import FieldReader
 from deepbedmap_tf.data.gridded import grid_picks_once
-from deepbedmap_tf.data.gridding import cells_of, count_picks, mean_of_cells
-from deepbedmap_tf.data.masks import area_mask
-from deepbedmap_tf.data.pick_entries import PickReader, in_box, picks_name
+from deepbedmap_tf.data.gridding import count_picks, mean_of_cells
+from deepbedmap_tf.data.holdout import ALL
+from deepbedmap_tf.data.pick_entries import PickReader, picks_name
 from deepbedmap_tf.data.rasters import canonical_units
 from deepbedmap_tf.data.resampling import fill_gaps
 from deepbedmap_tf.data.schema import Box, PicksSettings, RegionSettings
 from deepbedmap_tf.data.sources import fingerprints, path_within
-from deepbedmap_tf.data.transects import order_along
+from deepbedmap_tf.data.transects import chosen_picks, order_along
 from deepbedmap_tf.errors import ConfigError, DataError, GridError
 from deepbedmap_tf.grid import VERTICAL_DATUMS, Bounds, Grid
 
@@ -92,12 +92,21 @@ class Region:
     @property
     def holdout(self) -> tuple[Box, ...]:
         """Boxes (xmin, ymin, xmax, ymax) that are never trained or validated on."""
-        return self.settings.holdout.test
+        return tuple(self.settings.holdout.boxes.values())
+
+    @property
+    def held_out_names(self) -> tuple[str, ...]:
+        """Names of the boxes and polygons that are held out."""
+        return tuple(self.settings.holdout.extents)
 
     @cached_property
     def held_out(self) -> np.ndarray:
         """Output cells that are never trained or validated on, boolean, shape of the grid."""
-        return area_mask(self.grid, self.holdout, self.settings.holdout.polygons.values())
+        return self.held_out_area(ALL)
+
+    def held_out_area(self, name: str) -> np.ndarray:
+        """Output cells of one area that is held out, or of all (``holdout``); ConfigError for an unknown name."""
+        return self.settings.holdout.mask(self.grid, name)
 
     def tiling(self, config: DataConfig) -> DataConfig:
         """Return a data configuration with what this region's file says of its own tiling put in."""
@@ -270,14 +279,8 @@ class Region:
         settings = self.transects[name]
         entries = self._picks_named(settings.picks, f"transect {name!r} is over picks")
         frame = pd.concat([self._picks_of(entry) for entry in entries], ignore_index=True)
-        kept = np.ones(len(frame), bool)
-        if settings.segment is not None:
-            kept &= (frame["segment"] == settings.segment).to_numpy()
-        if settings.bounds is not None:
-            kept &= in_box(frame, settings.bounds)
-        if settings.within == "holdout":
-            row, column = cells_of(frame, self.grid)
-            kept &= self.held_out[row, column]
+        area = None if settings.within is None else self.held_out_area(settings.within)
+        kept = chosen_picks(frame, self.grid, settings.segment, settings.bounds, area)
         if not kept.any():
             raise DataError(f"transect {name!r} of {self.name} holds no pick; check its bounds and segment")
         ordered = order_along(frame.loc[kept], settings.order)

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from deepbedmap_tf.config import Settings
+from deepbedmap_tf.data.holdout import ALL, HoldoutSettings
 from deepbedmap_tf.data.resampling import FillRule, Method
 from deepbedmap_tf.grid import VERTICAL_DATUMS
 
@@ -263,7 +264,7 @@ class TransectSettings(Settings):
     segment
         Only picks of this flight and segment.
     within
-        ``holdout``: only picks in the boxes held out for testing.
+        ``holdout``: only picks in the areas held out for testing; or the name of one of these areas.
     order
         ``track``: in the order of the file; ``principal``: along the direction in which the picks extend most.
     title
@@ -273,34 +274,9 @@ class TransectSettings(Settings):
     picks: str
     bounds: Box | None = None
     segment: str | None = None
-    within: Literal["holdout"] | None = None
+    within: str | None = None
     order: Literal["track", "principal"] = "track"
     title: str | None = None
-
-
-class HoldoutSettings(Settings):
-    """Areas that are never trained or validated on.
-
-    Attributes
-    ----------
-    test
-        Boxes (xmin, ymin, xmax, ymax).
-    polygons
-        Rings of (x, y) by name.
-    """
-
-    test: tuple[Box, ...] = ()
-    polygons: dict[str, tuple[tuple[float, float], ...]] = Field(default_factory=dict)
-
-    @model_validator(mode="after")
-    def _are_areas(self) -> HoldoutSettings:
-        for box in self.test:
-            if box[2] <= box[0] or box[3] <= box[1]:
-                raise ValueError(f"holdout box {list(box)} is empty; expected [xmin, ymin, xmax, ymax]")
-        for name, ring in self.polygons.items():
-            if len(ring) < 3:
-                raise ValueError(f"holdout polygon {name!r} has {len(ring)} corners, expected 3 or more")
-        return self
 
 
 class TilingSettings(Settings):
@@ -391,4 +367,9 @@ class RegionSettings(Settings):
             raise ValueError("an embedded world has both `synthetic: true` and `world`, any other region neither")
         if "bed_lowres" not in self.inputs:
             raise ValueError("`inputs` must name bed_lowres")
+        self.holdout.require_within(self.bounds)
+        for name, transect in self.transects.items():
+            areas = (ALL, *self.holdout.extents)
+            if transect.within is not None and transect.within not in areas:
+                raise ValueError(f"transect {name!r} is within {transect.within!r}; areas are: {', '.join(areas)}")
         return self

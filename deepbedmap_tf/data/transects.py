@@ -1,4 +1,4 @@
-"""Picks put in order along a line."""
+"""Picks chosen for a transect and put in order along it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,37 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+
+from deepbedmap_tf.data.gridding import cells_of
+from deepbedmap_tf.data.pick_entries import in_box
+from deepbedmap_tf.grid import Bounds, Grid
+
+
+def chosen_picks(
+    picks: pd.DataFrame, grid: Grid, segment: str | None, bounds: Bounds | None, area: np.ndarray | None
+) -> np.ndarray:
+    """Tell which picks belong to a flight segment, a box and an area of a grid's cells; None takes all of them.
+
+    Parameters
+    ----------
+    picks
+        Table with ``x``, ``y`` in metres, all of them on the grid, and ``segment``.
+    grid, area
+        Cells, and which of them count: boolean, shape of the grid.
+    segment
+        Flight and segment, such as ``20141121_05``.
+    bounds
+        Box (xmin, ymin, xmax, ymax), edges included.
+    """
+    kept = np.ones(len(picks), bool)
+    if segment is not None:
+        kept &= (picks["segment"] == segment).to_numpy()
+    if bounds is not None:
+        kept &= in_box(picks, bounds)
+    if area is not None:
+        row, column = cells_of(picks, grid)
+        kept &= area[row, column]
+    return kept
 
 
 def order_along(picks: pd.DataFrame, order: Literal["track", "principal"] = "track") -> pd.DataFrame:
