@@ -36,16 +36,22 @@ def prepare(region: Path, out: Path, config: Path, data_dir: Path | None, overri
 @click.argument("products", nargs=-1, metavar="[PRODUCT]...")
 @click.option("--list", "listing", is_flag=True, help="Show products with state, size, licence and citation.")
 @click.option("--verify", is_flag=True, help="With --list: compare the checksums of what is there.")
-def fetch(products: tuple[str, ...], listing: bool, verify: bool) -> None:
+@click.option("--sizes", is_flag=True, help="With --list: ask the servers for sizes that are not on record.")
+def fetch(products: tuple[str, ...], listing: bool, verify: bool, sizes: bool) -> None:
     """Download public products, or single files of them (PRODUCT/FILE), into $DEEPBEDMAP_DATA_DIR.
 
     A download that was cut off goes on where it ended.
     """
     from deepbedmap_tf.data.fetching import fetch as fetch_products
     from deepbedmap_tf.data.product_states import product_states, product_table
+    from deepbedmap_tf.data.sizes import Sizes
 
-    if listing or verify or not products:
-        click.echo(product_table(product_states(products, verify), files=bool(products)))
+    if listing or verify or sizes or not products:
+        asked = Sizes() if sizes else None
+        states = product_states(products, verify, asked.of if asked else None)
+        click.echo(product_table(states, files=bool(products)))
+        if asked:
+            asked.close()
         if not products:
             click.echo("fetch some with: deepbedmap fetch PRODUCT...", err=True)
         return

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -27,15 +27,23 @@ class ProductState:
         State of each file by name.
     bytes
         On disk; None when nothing is there.
+    download
+        Bytes to download, of all files; None where one of them is not known.
     """
 
     product: Product
     state: State
     files: dict[str, State]
     bytes: int | None
+    download: int | None = None
 
 
-def product_states(keys: Sequence[str] = (), verify: bool = False) -> Iterator[ProductState]:
+SizeOf = Callable[[Product, ProductFile], int | None]
+
+
+def product_states(
+    keys: Sequence[str] = (), verify: bool = False, size_of: SizeOf | None = None
+) -> Iterator[ProductState]:
     """Tell what is there of some products, of all by default.
 
     Parameters
@@ -44,6 +52,8 @@ def product_states(keys: Sequence[str] = (), verify: bool = False) -> Iterator[P
         Of products.
     verify
         Compare the checksums of what is there; takes as long as reading the files.
+    size_of
+        Tells the size of a download that is not on record; asked for products of which nothing is on disk.
     """
     catalogue = load_catalogue()
     for product in [catalogue.product(key) for key in keys] or catalogue.products:
@@ -56,7 +66,8 @@ def product_states(keys: Sequence[str] = (), verify: bool = False) -> Iterator[P
         names = {name for file in product.files for name in (file.made_name, file.downloaded_name + PARTIAL)}
         size = sum(_size(path) for path in [*(product.folder / name for name in names), *found])
         files |= {path.name: "present" for path in found}
-        yield ProductState(product, _worst(states), files, size or None)
+        download = None if size else _download_size(product, size_of)
+        yield ProductState(product, _worst(states), files, size or None, download)
 
 
 def product_table(states: Iterable[ProductState], files: bool = False) -> str:
@@ -121,11 +132,23 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
+def _download_size(product: Product, size_of: SizeOf | None) -> int | None:
+    total = 0
+    for file in product.files:
+        size = file.bytes
+        if size is None and size_of is not None:
+            size = size_of(product, file)
+        if size is None:
+            return None
+        total += size
+    return total or None
+
+
 def _size_text(state: ProductState) -> str:
-    known = [file.bytes for file in state.product.files if file.bytes is not None]
-    if state.bytes is None and (not known or len(known) < len(state.product.files)):
+    known = state.download if state.bytes is None else state.bytes
+    if known is None:
         return "not on record"
-    size: float = sum(known) if state.bytes is None else state.bytes
+    size: float = known
     for unit in ("B", "kB", "MB"):
         if size < 1000:
             return f"{size:.3g} {unit}"
