@@ -104,6 +104,29 @@ def test_between_two_geoids_the_way_leads_over_the_ellipsoid(tmp_path: Path) -> 
     assert there.attrs["vertical_datum"] == GEOID and back.attrs["vertical_datum"] == OTHER
 
 
+def test_what_is_no_geoid_is_not_taken_for_one(tmp_path: Path) -> None:
+    content = region_content(tmp_path)
+    wide = Grid.from_bounds(tuple(content["bounds"]), 1000).pad(2)
+    write_netcdf(tmp_path / "layers.nc", wide, thickness=np.full(wide.shape, 2000.0, np.float32))
+    content["geoids"] = {GEOID: {"path": "layers.nc", "variable": "thickness"}}
+    content["inputs"]["bed_lowres"]["vertical_datum"] = GEOID
+    xmin, ymin = content["bounds"][:2]
+    (tmp_path / "points.csv").write_text(f"x,y,z\n{xmin + 500},{ymin + 500},5\n", encoding="utf-8")
+    content["picks"] = [{"path": "points.csv", "format": "xyz", "vertical_datum": GEOID}]
+    region = load_region(write_region(tmp_path, content), tmp_path)
+    for read in (region.inputs, region.picks):
+        with pytest.raises(DatumError, match=r"layers\.nc holds 2000 where a geoid's height .* never beyond 120 m"):
+            read()
+
+
+def test_cells_of_thickness_take_no_datum(byrd: Byrd) -> None:
+    region = byrd()
+    entry = region.settings.picks[0].model_copy(update={"vertical_datum": "msl"})
+    region.settings = region.settings.model_copy(update={"picks": (entry,)})
+    with pytest.raises(DatumError, match=r"are cells of thickness, which hold no heights.*take vertical_datum out"):
+        region.picks()
+
+
 def test_one_layer_does_not_join_two_geoids() -> None:
     grid = Grid.from_bounds((0, 0, 4000, 4000), 1000)
     bed = grid.with_datum(OTHER).dataarray(np.zeros(grid.shape, np.float32), "bedmap2", "m")

@@ -54,7 +54,12 @@ def test_inputs_lie_around_the_window_with_one_coarse_cell_of_margin(tmp_path, c
 
 
 def test_further_inputs_are_entries_of_the_file(tmp_path, content):
-    content["inputs"]["hardness"] = {"path": "accumulation.tif", "units": "1", "source_units": "kg m-2 yr-1"}
+    content["inputs"]["hardness"] = {
+        "path": "accumulation.tif",
+        "units": "1",
+        "source_units": "kg m-2 yr-1",
+        "scale": 1,
+    }
     region = load(tmp_path, content)
     found = region.inputs(inputs=(*DEFAULT_INPUTS, InputConfig(name="hardness", ratio=2, units="1")))
     assert found["hardness"].shape == (28, 28)
@@ -121,16 +126,19 @@ def test_heights_without_datum_or_geoid_are_refused(tmp_path, content):
 
 def test_two_geoids_are_joined_over_the_ellipsoid(tmp_path, content):
     grid = Grid.of(load(tmp_path, content).inputs()["bed_lowres"]).pad(1)
-    write_geotiff(tmp_path / "gl04c.tif", grid, ramp(grid, -20))
-    write_netcdf(tmp_path / "eigen.nc", grid, geoid=ramp(grid, -50))
+    # Sloping, and within what a geoid may be.
+    centre = float(ramp(grid).mean())
+    write_geotiff(tmp_path / "gl04c.tif", grid, (ramp(grid) - centre) / 20 - 20)
+    write_netcdf(tmp_path / "eigen.nc", grid, geoid=(ramp(grid) - centre) / 20 - 50)
     content["vertical_datum"] = "geoid:EIGEN-6C4"
     content["geoids"] = {"geoid:EIGEN-6C4": {"path": "eigen.nc", "variable": "geoid"}}
     content["inputs"]["bed_lowres"] |= {"vertical_datum": "geoid:EIGEN-GL04C", "geoid": {"path": "gl04c.tif"}}
     inputs = load(tmp_path, content).inputs()
-    # -20 up to the ellipsoid and 50 down to the other geoid; the ramps of both geoids cancel.
+    # -20 up to the ellipsoid and 50 down to the other geoid; the slopes of both geoids cancel.
     bed, surface = inputs["bed_lowres"], inputs["surface"]
     np.testing.assert_allclose(bed, ramp(Grid.of(bed), -500) + 30, atol=2e-3)
-    np.testing.assert_allclose(surface, 950, atol=2e-3)
+    plane = ramp(Grid.of(surface))
+    np.testing.assert_allclose(surface, plane + 900 - ((plane - centre) / 20 - 50), atol=3e-3)
     assert bed.attrs["vertical_datum"] == surface.attrs["vertical_datum"] == "geoid:EIGEN-6C4"
 
 
@@ -329,3 +337,34 @@ def test_byrd_bed_against_radar_as_the_data_say(root, shared, tmp_path, datum, a
     assert difference.mean() == pytest.approx(bias, abs=0.06)
     if rmse:
         assert np.sqrt((difference**2).mean()) == pytest.approx(rmse, abs=0.06)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (
+            lambda c: c.update(bounds=[c["bounds"][i] for i in (2, 1, 0, 3)]),
+            r"bounds \[.*\] are empty; expected \[xmin",
+        ),
+        (
+            lambda c: c["inputs"]["velocity"].update(variables=["VY", "VX"]),
+            r"velocity takes the component along x first, got \['VY', 'VX'\]",
+        ),
+        (
+            lambda c: c["inputs"]["accumulation"].update(source_units="m yr-1"),
+            "source_units 'm yr-1' are not units 'kg m-2 yr-1'; state `scale`",
+        ),
+    ],
+)
+def test_what_would_be_read_wrong_is_refused_by_name(tmp_path, content, change, words):
+    load(tmp_path, content)
+    change(content)
+    with pytest.raises(ConfigError, match=words):
+        load(tmp_path, content)
+
+
+def test_two_words_for_one_unit_need_no_scale(tmp_path, content):
+    content["inputs"]["accumulation"]["source_units"] = "mm w.e. yr-1"
+    plain = load(tmp_path, content).inputs()["accumulation"]
+    content["inputs"]["accumulation"] |= {"source_units": "kg per square metre and year", "scale": 1}
+    np.testing.assert_array_equal(load(tmp_path, content).inputs()["accumulation"], plain)

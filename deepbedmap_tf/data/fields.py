@@ -22,6 +22,9 @@ from deepbedmap_tf.grid import ELLIPSOID, Bounds, Grid, to_datum
 
 _LOGGER = logging.getLogger(__name__)
 
+# South of India the geoid lies 106 m below the ellipsoid, in New Guinea 85 m above it.
+_FARTHEST_GEOID = 120.0
+
 
 @dataclass(frozen=True)
 class FieldReader:
@@ -119,7 +122,9 @@ class FieldReader:
                 layer = self._geoid_layer(str(datum), geoid, name, str(source))
                 raster = self._open_layer(layer)
                 _require_geoid(raster, str(datum))
-                shift += sign * sample_blocks(raster.read, raster.grid, x, y)
+                heights = sample_blocks(raster.read, raster.grid, x, y)
+                _require_geoid_heights(heights, raster)
+                shift += sign * heights
         return shift
 
     def geoid_on_grid(self, datum: str, grid: Grid) -> xr.DataArray:
@@ -129,7 +134,9 @@ class FieldReader:
     def _read_geoid(self, layer: LayerSettings, datum: str, grid: Grid) -> xr.DataArray:
         raster = self._open_layer(layer)
         _require_geoid(raster, datum)
-        return resample(raster.read(grid.bounds), grid, "bilinear").assign_attrs(geoid=datum)
+        heights = resample(raster.read(grid.bounds), grid, "bilinear").assign_attrs(geoid=datum)
+        _require_geoid_heights(heights.to_numpy(), raster)
+        return heights
 
     def _native(self, settings: RasterSettings, bounds: Bounds) -> xr.DataArray:
         total = self._open(settings).read(bounds)
@@ -286,6 +293,15 @@ def _require_geoid(raster: Raster, datum: str) -> None:
     if stated not in (None, datum, "ellipsoid:WGS84"):
         raise DatumError(
             f"{raster.path.name} says its layer is {raster.layout.datum!r}, used as {datum}; name the right geoid layer"
+        )
+
+
+def _require_geoid_heights(heights: np.ndarray, raster: Raster) -> None:
+    farthest = float(np.nanmax(np.abs(heights), initial=0.0))
+    if farthest > _FARTHEST_GEOID:
+        raise DatumError(
+            f"{raster.path.name} holds {farthest:.0f} where a geoid's height above the ellipsoid belongs, which is "
+            f"never beyond {_FARTHEST_GEOID:.0f} m; correct the path or variable of the geoid layer"
         )
 
 

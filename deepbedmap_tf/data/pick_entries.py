@@ -67,6 +67,11 @@ class PickReader:
         size = len(frame)
         x, y = frame["x"].to_numpy(), frame["y"].to_numpy()
         if entry.format == "cells":
+            if entry.vertical_datum is not None:
+                raise DatumError(
+                    f"picks {name!r} are cells of thickness, which hold no heights: theirs are on the datum of the "
+                    "surface; take vertical_datum out"
+                )
             surface = self._surface(entry)
             if surface is None:
                 raise ConfigError(f"picks {name!r} need surface {entry.surface!r}; it is no input of {self.region}")

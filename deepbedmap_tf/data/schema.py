@@ -8,6 +8,7 @@ from pydantic import Field, field_validator, model_validator
 
 from deepbedmap_tf.config import Settings
 from deepbedmap_tf.data.holdout import ALL, HoldoutSettings
+from deepbedmap_tf.data.rasters import canonical_units
 from deepbedmap_tf.data.resampling import FillRule, Method
 from deepbedmap_tf.grid import VERTICAL_DATUMS
 
@@ -123,6 +124,12 @@ class RasterSettings(Settings):
             raise ValueError("give `variable` or `variables`, not both")
         if self.vertical_datum is not None and self.vertical_datum not in VERTICAL_DATUMS:
             raise ValueError(f"vertical_datum {self.vertical_datum!r} is not one of {', '.join(VERTICAL_DATUMS)}")
+        other = self.source_units is not None and canonical_units(self.source_units) != canonical_units(self.units)
+        if other and "scale" not in self.model_fields_set:
+            raise ValueError(
+                f"source_units {self.source_units!r} are not units {self.units!r}; state `scale`, the factor between "
+                "them (1 if they are two words for the same)"
+            )
         return self
 
     @property
@@ -367,6 +374,12 @@ class RegionSettings(Settings):
             raise ValueError("an embedded world has both `synthetic: true` and `world`, any other region neither")
         if "bed_lowres" not in self.inputs:
             raise ValueError("`inputs` must name bed_lowres")
+        xmin, ymin, xmax, ymax = self.bounds
+        if xmin >= xmax or ymin >= ymax:
+            raise ValueError(f"bounds {list(self.bounds)} are empty; expected [xmin, ymin, xmax, ymax]")
+        components = [name.lower()[-1:] for name in self.inputs["velocity"].names] if "velocity" in self.inputs else []
+        if components == ["y", "x"]:
+            raise ValueError(f"velocity takes the component along x first, got {list(self.inputs['velocity'].names)}")
         self.holdout.require_within(self.bounds)
         for name, transect in self.transects.items():
             areas = (ALL, *self.holdout.extents)
