@@ -76,6 +76,11 @@ def test_what_is_no_polygon_file_is_refused_by_name(tmp_path):
         with pytest.raises(DataError, match="damaged or cut off") as caught:
             read_polygons(path)
         assert "\n" not in str(caught.value)
+    # A record that goes nowhere, or back, would be read for ever.
+    for words in (-4, 0):
+        path.write_bytes(whole[:104] + words.to_bytes(4, "big", signed=True) + whole[108:])
+        with pytest.raises(DataError, match=f"a record at byte 100 says it has {words} words"):
+            read_polygons(path)
     with pytest.raises(DataError, match=r"lines.shp holds lines, expected polygons"):
         read_polygons(shapefile(tmp_path / "lines.shp", [[box(0, 0, 1, 1)]], kind=3))
     with pytest.raises(GridError, match=r"bare.shp does not say its CRS"):

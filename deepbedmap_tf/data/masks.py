@@ -73,6 +73,8 @@ def _records(path: Path) -> Iterator[tuple[Bounds, Polygon]]:
     place = 100
     while place < len(content):
         _, length = struct.unpack_from(">2i", content, place)
+        if length < 2:
+            raise ValueError(f"a record at byte {place} says it has {length} words")
         place += 8
         (kind,) = struct.unpack_from("<i", content, place)
         if kind:
