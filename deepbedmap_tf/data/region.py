@@ -282,7 +282,7 @@ class Region:
         area = None if settings.within is None else self.held_out_area(settings.within)
         kept = chosen_picks(frame, self.grid, settings.segment, settings.bounds, area)
         if not kept.any():
-            raise DataError(f"transect {name!r} of {self.name} holds no pick; check its bounds and segment")
+            raise DataError(f"transect {name!r} of {self.name} holds no pick; check its bounds, segment and within")
         ordered = order_along(frame.loc[kept], settings.order)
         label = " and ".join(sorted({entry.label for entry in entries}))
         ordered.attrs = {"vertical_datum": self.vertical_datum, "title": settings.title or name, "label": label}
