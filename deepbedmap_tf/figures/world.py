@@ -13,14 +13,13 @@ from scipy.ndimage import gaussian_filter
 
 from deepbedmap_tf.data.region import Region
 from deepbedmap_tf.data.transfer import stokes_transfer
-from deepbedmap_tf.evaluation.transects import gmt_grid
+from deepbedmap_tf.figures.panels import WIDTH, Panels
 from deepbedmap_tf.figures.style import (
     BED_COLOURS,
     CONFIGURATION,
     DIFFERENCE_COLOURS,
     FORMATS,
     colour_range,
-    round_step,
     save,
 )
 from deepbedmap_tf.scoring.baselines import bicubic
@@ -28,8 +27,6 @@ from deepbedmap_tf.scoring.baselines import bicubic
 if TYPE_CHECKING:
     import pygmt
 
-_WIDTH = 8.2
-_ACROSS, _DOWN = 3.0, 1.7
 _SLIP_COLOURS = {1: "#440154", 10: "#31688e", 100: "#35b779", 300: "#d4a106"}
 
 
@@ -61,7 +58,7 @@ def draw_world(region: Region, path: Path, formats: Sequence[str] = FORMATS) -> 
     error = bicubic(inputs["bed_lowres"]) - region.reference("truth")
     surface = truth["surface"].to_numpy().astype(float)
     undulation = truth["surface"].copy(data=surface - gaussian_filter(surface, 40))
-    layout = _Panels(region.bounds)
+    layout = Panels(region.bounds, 6)
     figure = pygmt.Figure()
     with pygmt.config(**CONFIGURATION):
         bed_range = colour_range([truth["bed"].values])
@@ -82,90 +79,28 @@ def draw_world(region: Region, path: Path, formats: Sequence[str] = FORMATS) -> 
             low, high = np.log10(np.percentile(truth[name], [1, 99]))
             pygmt.makecpt(cmap="batlow", series=(np.floor(low), np.ceil(high)), log=True, background=True)
             layout.map(figure, number, truth[name], label, unit, None)
-        layout.transfer(figure, 5)
-        layout.place(figure, 0)
-        figure.text(
-            x=layout.region[0],
-            y=layout.region[3],
-            text=region.title,
-            font="11p,Helvetica-Bold",
-            justify="BL",
-            offset="0c/0.75c",
-            no_clip=True,
-            region=list(layout.region),
-            projection=layout.projection,
-        )
+        _draw_transfer(layout, figure, 5)
+        layout.title(figure, region.title)
     return save(figure, path, formats)
 
 
-class _Panels:
-    """Two columns of panels with a colour bar at the right of each map."""
-
-    def __init__(self, bounds: tuple[float, float, float, float]) -> None:
-        xmin, ymin, xmax, ymax = (edge / 1000 for edge in bounds)
-        self.region = (xmin, xmax, ymin, ymax)
-        self.height = _WIDTH * (ymax - ymin) / (xmax - xmin)
-        self.projection = f"X{_WIDTH}c/{self.height}c"
-        self.tick = round_step((xmax - xmin) / 8)
-
-    def place(self, figure: pygmt.Figure, number: int) -> None:
-        row, column = divmod(number, 2)
-        up = 2.0 + (2 - row) * (self.height + _DOWN)
-        figure.shift_origin(xshift=f"f{2.0 + column * (_WIDTH + _ACROSS)}c", yshift=f"f{up}c")
-
-    def heading(self, figure: pygmt.Figure, number: int, label: str) -> None:
-        figure.text(
-            position="TL",
-            justify="BL",
-            offset="0c/0.12c",
-            text=f"({'abcdef'[number]}) {label}",
-            font="9p,Helvetica-Bold",
-            no_clip=True,
-        )
-
-    def map(
-        self,
-        figure: pygmt.Figure,
-        number: int,
-        field: xr.DataArray,
-        label: str,
-        unit: str,
-        tick: float | None,
-        shading: bool = False,
-    ) -> None:
-        self.place(figure, number)
-        figure.grdimage(
-            gmt_grid(field, 1000),
-            region=list(self.region),
-            projection=self.projection,
-            cmap=True,
-            shading="+a315+nt0.6" if shading else None,
-            frame=[f"xa{self.tick:g}f{self.tick / 2:g}+lx (km)", f"ya{self.tick:g}f{self.tick / 2:g}+ly (km)", "WSen"],
-        )
-        self.heading(figure, number, label)
-        bar = f"JMR+w{0.9 * self.height}c/0.25c+o0.3c/0c+e"
-        if tick is None:
-            figure.colorbar(position=bar, frame=["xa1p", f"y+l{unit}"], log=True)
-        else:
-            figure.colorbar(position=bar, frame=[f"xa{tick:g}", f"y+l{unit}"])
-
-    def transfer(self, figure: pygmt.Figure, number: int) -> None:
-        self.place(figure, number)
-        wavelengths = np.geomspace(0.7, 100, 200)
-        figure.basemap(
-            region=[0.7, 100, 0, 1.05],
-            projection=f"X{_WIDTH}cl/{self.height}c",
-            frame=[
-                "xa1pf3g3+lWavelength along flow / ice thickness",
-                "ya0.2f0.1g0.2+lSurface per bed amplitude",
-                "WSen",
-            ],
-        )
-        for slip, colour in _SLIP_COLOURS.items():
-            response = np.abs(stokes_transfer(2 * np.pi / wavelengths, 0.0, 0.003, slip).surface)
-            figure.plot(x=wavelengths, y=response, pen=f"1.6p,{colour}", label=f"slip ratio {slip}")
-        figure.legend(position="JTR+jTR+o0.1c", box="+gwhite+p0.4p,gray60")
-        self.heading(figure, number, "What reaches the surface (slope 0.003)")
+def _draw_transfer(panels: Panels, figure: pygmt.Figure, number: int) -> None:
+    panels.place(figure, number)
+    wavelengths = np.geomspace(0.7, 100, 200)
+    figure.basemap(
+        region=[0.7, 100, 0, 1.05],
+        projection=f"X{WIDTH}cl/{panels.height}c",
+        frame=[
+            "xa1pf3g3+lWavelength along flow / ice thickness",
+            "ya0.2f0.1g0.2+lSurface per bed amplitude",
+            "WSen",
+        ],
+    )
+    for slip, colour in _SLIP_COLOURS.items():
+        response = np.abs(stokes_transfer(2 * np.pi / wavelengths, 0.0, 0.003, slip).surface)
+        figure.plot(x=wavelengths, y=response, pen=f"1.6p,{colour}", label=f"slip ratio {slip}")
+    figure.legend(position="JTR+jTR+o0.1c", box="+gwhite+p0.4p,gray60")
+    panels.heading(figure, number, "What reaches the surface (slope 0.003)")
 
 
 def _draw_surveys(figure: pygmt.Figure, parameters: dict[str, list[dict[str, list[float]]]], region: Region) -> None:
