@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from scipy.ndimage import gaussian_filter
 
+from deepbedmap_tf.data.holdout import HoldoutSettings
 from deepbedmap_tf.errors import ConfigError
 from deepbedmap_tf.grid import Bounds, Grid
 
@@ -30,9 +31,11 @@ class StandInRegion:
         self.grid = Grid.from_bounds(bounds, self.resolution, vertical_datum=DATUM)
         xmin, ymin, xmax, ymax = bounds
         self.transects = {"thwaites": SimpleNamespace(order="track", title=None)}
-        self.holdout = ((xmin, ymin, xmin + 12e3, ymin + 12e3),)
         names = ("bedmachine", "truth") if truth else ("bedmachine",)
-        self.settings = SimpleNamespace(references={name: SimpleNamespace(label=None) for name in names})
+        self.settings = SimpleNamespace(
+            references={name: SimpleNamespace(label=None) for name in names},
+            holdout=HoldoutSettings(test=((xmin, ymin, xmin + 12e3, ymin + 12e3),)),
+        )
         generator = np.random.default_rng(seed)
         self._wide = self.grid.pad(4)
         noise = generator.normal(size=self._wide.shape)

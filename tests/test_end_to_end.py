@@ -188,7 +188,7 @@ def test_evaluation_writes_scores_profile_and_figures(chain: Chain) -> None:
     assert result.returncode == 0, result.stderr
     assert "SYNTHETIC" in result.stdout and "Bicubic low-resolution bed" in result.stdout
     metrics = json.loads((out / "metrics.json").read_text())
-    assert {"deepbedmap", "bicubic", "bedmachine", "truth", "radar", "_about", "_maps", "_boxes"} == set(metrics)
+    assert {"deepbedmap", "bicubic", "bedmachine", "truth", "radar", "_about", "_maps", "_areas"} == set(metrics)
     for product in ("deepbedmap", "bicubic", "bedmachine"):
         assert not SCORES - set(metrics[product]) and all(metrics[product][key] is not None for key in SCORES)
     assert metrics["_about"]["synthetic"] is True and "SYNTHETIC" in metrics["_about"]["title"]
@@ -235,7 +235,7 @@ def test_byrd_with_the_real_files(
     assert "DeepBedMap" in result.stdout and "Bicubic low-resolution bed" in result.stdout
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["_about"]["synthetic"] is False and metrics["radar"]["count"] > 1000
-    assert 0 < metrics["bicubic"]["rmse"] < 500 and "box 1" in metrics["_boxes"]
+    assert 0 < metrics["bicubic"]["rmse"] < 500 and "box 1" in metrics["_areas"]
 
 
 def test_figures_on_a_full_disk(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:

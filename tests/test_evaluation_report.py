@@ -11,11 +11,12 @@ import pandas as pd
 import pytest
 from stand_in_region import StandInRegion, predict
 
+from deepbedmap_tf.data.holdout import HoldoutSettings
 from deepbedmap_tf.errors import ConfigError, DataError
 from deepbedmap_tf.evaluation.maps import compare_maps
 from deepbedmap_tf.evaluation.report import Evaluation, default_region, evaluate_region, write
 from deepbedmap_tf.evaluation.transects import Product
-from deepbedmap_tf.evaluation.windows import held_out_boxes, speed_on, surface_on, window_around
+from deepbedmap_tf.evaluation.windows import held_out_areas, speed_on, surface_on, window_around
 from deepbedmap_tf.grid import Bounds, Grid
 
 # pytest would take the imported function for a test of its own.
@@ -53,15 +54,40 @@ def test_surface_and_speed_lie_on_the_output_cells(region: StandInRegion) -> Non
     assert np.allclose(speed, expected, rtol=0.02)
 
 
-def test_held_out_boxes_are_cut_to_whole_cells_inside(region: StandInRegion) -> None:
+def test_held_out_boxes_are_cut_to_whole_cells_inside() -> None:
     region = StandInRegion()
-    region.holdout = ((-1.6e6, -499_400.0, -1485_100.0, -480_000.0), (-1.6e6, -6e5, -1499e3, -4e5))
-    assert list(held_out_boxes(region)) == [(-1500_000, -499_000, -1486_000, -480_000)]
+    boxes = ((-1.6e6, -499_400.0, -1485_100.0, -480_000.0), (-1.6e6, -6e5, -1499e3, -4e5))
+    region.settings.holdout = HoldoutSettings(test=boxes)
+    (area,) = held_out_areas(region)
+    assert (area.name, area.bounds) == ("box 1", (-1500_000, -499_000, -1486_000, -480_000))
+    assert area.cells.all() and area.cells.shape == (76, 56)
+
+
+def test_a_polygon_is_scored_on_its_own_cells() -> None:
+    region = StandInRegion()
+    corners = ((-1480e3, -490e3), (-1450e3, -490e3), (-1480e3, -470e3))
+    region.settings.holdout = HoldoutSettings(polygons={"triangle": corners})
+    region.transects["thwaites"].order = "principal"
+    (area,) = held_out_areas(region)
+    # Half of the rectangle around it, and the cells that its long side cuts.
+    assert area.cells.size == 120 * 80
+    assert area.cells.mean() == pytest.approx(0.5, abs=0.02)
+    picks = region.transect("thwaites")
+    above = (picks["y"] + 470e3) / 20e3 + (picks["x"] + 1480e3) / 30e3
+    inside = (above < 0) & (picks["x"] > -1480e3) & (picks["y"] > -490e3)
+    assert inside.sum() > 50
+    result = evaluate_region(region, "thwaites", 10.0, lambda m, r, b: r.reference("truth", b) + m)
+    assert area.holds(picks)[inside].all() and not area.holds(picks)[above > 0.05].any()
+    scores = result.areas["triangle"]
+    assert inside.sum() <= scores["radar"]["count"] <= inside.sum() + 60
+    assert scores["deepbedmap"]["bias"] == pytest.approx(scores["truth"]["bias"] + 10, abs=1e-3)
+    assert result.maps["triangle"]["truth"]["count"] == area.cells.sum()
+    assert "Held-out triangle" in result.table() and "true bed, triangle" in result.table()
 
 
 def test_the_truth_as_model_scores_as_the_truth(evaluation: Evaluation) -> None:
     metrics = evaluation.metrics()
-    assert set(metrics) == {"deepbedmap", "bicubic", "bedmachine", "truth", "radar", "_about", "_maps", "_boxes"}
+    assert set(metrics) == {"deepbedmap", "bicubic", "bedmachine", "truth", "radar", "_about", "_maps", "_areas"}
     assert metrics["deepbedmap"]["rmse"] == metrics["truth"]["rmse"]
     # The picks are the truth with 5 m of noise.
     assert metrics["truth"]["rmse"] == pytest.approx(5, abs=0.5)
@@ -110,11 +136,12 @@ def test_no_truth_means_no_maps_and_nan_becomes_null(tmp_path: Path) -> None:
     region = StandInRegion((-1480e3, -490e3, -1440e3, -460e3), truth=False)
     region.transects["thwaites"].order = "principal"
     # Across the flight line.
-    region.holdout = ((-1480e3, -490e3, -1460e3, -460e3), (-1460e3, -490e3, -1440e3, -460e3))
+    halves = ((-1480e3, -490e3, -1460e3, -460e3), (-1460e3, -490e3, -1440e3, -460e3))
+    region.settings.holdout = HoldoutSettings(test=halves)
     result = evaluate_region(region, "thwaites", 10.0, lambda m, r, b: r.reference("bedmachine", b))
     assert result.maps == {}
     assert result.truth is None
-    counts = [scores["radar"]["count"] for scores in result.boxes.values()]
+    counts = [scores["radar"]["count"] for scores in result.areas.values()]
     assert sum(counts) == result.comparison.scores["radar"]["count"]
     metrics = json.loads(write(result, tmp_path)[0].read_text(encoding="utf-8"))
     assert metrics["deepbedmap"]["spectral_slope"] is None

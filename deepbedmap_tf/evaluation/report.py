@@ -21,7 +21,7 @@ from deepbedmap_tf.evaluation.baselines import BoostedProduct
 from deepbedmap_tf.evaluation.maps import compare_maps
 from deepbedmap_tf.evaluation.tables import format_tables
 from deepbedmap_tf.evaluation.transects import Comparison, Product, Scores, compare, rasterise, sample
-from deepbedmap_tf.evaluation.windows import held_out_boxes, in_box, speed_of, speed_on, surface_on, window_around
+from deepbedmap_tf.evaluation.windows import HeldOutArea, held_out_areas, speed_of, speed_on, surface_on, window_around
 from deepbedmap_tf.grid import Bounds, Grid
 from deepbedmap_tf.scoring.baselines import bicubic
 
@@ -72,8 +72,8 @@ class Evaluation:
         The true bed on the same cells, where it is known.
     comparison
         Scores and profile along the transect.
-    boxes
-        Name of a held-out box to scores against its radar cells, for picks that follow no line.
+    areas
+        Name of a held-out area to scores against its radar cells, for picks that follow no line.
     maps
         Name of a map (``window``, ``box 1`` ...) to scores against the truth there.
     about
@@ -92,7 +92,7 @@ class Evaluation:
     radar: xr.DataArray
     truth: xr.DataArray | None
     comparison: Comparison
-    boxes: dict[str, dict[str, Scores]] = field(default_factory=dict)
+    areas: dict[str, dict[str, Scores]] = field(default_factory=dict)
     maps: dict[str, dict[str, Scores]] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
     reference: str = RADAR
@@ -102,11 +102,11 @@ class Evaluation:
 
         What the products are compared with has the key ``radar`` where it is radar, ``reference`` where it is not.
         """
-        scores, boxes = self.comparison.scores, self.boxes
+        scores, areas = self.comparison.scores, self.areas
         if self.reference != RADAR:
             scores = _renamed(scores)
-            boxes = {name: _renamed(each) for name, each in boxes.items()}
-        return {**scores, "_boxes": boxes, "_maps": self.maps, "_about": self.about}
+            areas = {name: _renamed(each) for name, each in areas.items()}
+        return {**scores, "_areas": areas, "_maps": self.maps, "_about": self.about}
 
     def profile(self) -> pd.DataFrame:
         """Return the content of ``profile.csv``, with the same names as `metrics`."""
@@ -123,7 +123,7 @@ class Evaluation:
             heading = f"{self.title}: {count} points of {self.reference}\nNo radar here: that is the reference"
         if learned := self.about.get("learned_from"):
             heading += f"; the network learned from {' and '.join(learned)}"
-        return format_tables(heading, self.comparison.scores, self.boxes, self.maps, labels, self.reference)
+        return format_tables(heading, self.comparison.scores, self.areas, self.maps, labels, self.reference)
 
 
 def evaluate_region(
@@ -171,19 +171,18 @@ def evaluate_region(
     for product in against_radar:
         comparison.scores[product.name]["above_surface"] = _share_above(product.bed, surface)
 
-    boxes: dict[str, dict[str, Scores]] = {}
+    areas: dict[str, dict[str, Scores]] = {}
     if scattered:
-        for number, box in enumerate(held_out_boxes(region), start=1):
-            inside = in_box(picks, box)
+        for area in held_out_areas(region):
+            inside = area.holds(picks)
             if inside.any():
-                part = picks[inside]
-                speeds = None if speed_at_picks is None else speed_at_picks[inside.to_numpy()]
-                boxes[f"box {number}"] = compare(part, against_radar, grid, speeds, scattered).scores
+                speeds = None if speed_at_picks is None else speed_at_picks[inside]
+                areas[area.name] = compare(picks[inside], against_radar, grid, speeds, scattered).scores
     maps: dict[str, dict[str, Scores]] = {}
     if truth is not None:
         maps["window"] = compare_maps(products, truth, speed_on(grid, speed))
-        for number, box in enumerate(held_out_boxes(region), start=1):
-            maps[f"box {number}"] = _score_box(region, model, predict, box, extra)
+        for area in held_out_areas(region):
+            maps[area.name] = _score_area(region, model, predict, area, extra)
     about = _about(region, transect, bounds, comparison, getattr(model, "metadata", {}))
     about["reference"] = reference
     return Evaluation(
@@ -197,7 +196,7 @@ def evaluate_region(
         radar=_radar(region, grid, picks),
         truth=truth,
         comparison=comparison,
-        boxes=boxes,
+        areas=areas,
         maps=maps,
         about=about,
         reference=reference,
@@ -299,12 +298,13 @@ def _radar(region: Region, grid: Grid, transect: pd.DataFrame) -> xr.DataArray:
     return grid.dataarray(cells.astype(np.float32), "bed", "m", long_name="bed elevation, median of radar picks")
 
 
-def _score_box(
-    region: Region, model: Any, predict: Predict, box: Bounds, extra: Sequence[MakeProduct]
+def _score_area(
+    region: Region, model: Any, predict: Predict, area: HeldOutArea, extra: Sequence[MakeProduct]
 ) -> dict[str, Scores]:
-    inputs = region.inputs(box)
-    speed = speed_on(region.grid.window(box), speed_of(inputs))
-    return compare_maps(_products(region, model, predict, box, inputs, extra), region.reference("truth", box), speed)
+    inputs = region.inputs(area.bounds)
+    products = _products(region, model, predict, area.bounds, inputs, extra)
+    truth = region.reference("truth", area.bounds).where(area.cells)
+    return compare_maps(products, truth, speed_on(area.grid, speed_of(inputs)))
 
 
 def _share_above(bed: xr.DataArray, surface: xr.DataArray) -> float:

@@ -23,12 +23,12 @@ COLUMNS = (
 def format_tables(
     heading: str,
     scores: Mapping[str, Scores],
-    boxes: Mapping[str, Mapping[str, Scores]],
+    areas: Mapping[str, Mapping[str, Scores]],
     maps: Mapping[str, Mapping[str, Scores]],
     labels: Mapping[str, str],
     reference: str = "radar",
 ) -> str:
-    """Format the scores against radar, in all and by box, and those against the truth on maps.
+    """Format the scores against radar, in all and by area, and those against the truth on maps.
 
     Parameters
     ----------
@@ -36,8 +36,8 @@ def format_tables(
         First line.
     scores
         Product name to scores along the transect.
-    boxes, maps
-        The same against radar in each held-out box, and against the truth on each map.
+    areas, maps
+        The same against radar in each held-out area, and against the truth on each map.
     labels
         Product name to what the table calls it.
     reference
@@ -49,7 +49,7 @@ def format_tables(
     speeds = _speed_table(scores, labels)
     if speeds:
         parts += ["RMSE (m) at the picks by ice speed (m/yr)", speeds]
-    for name, each in boxes.items():
+    for name, each in areas.items():
         parts += [f"Held-out {name}: {each['radar']['count']} {picks}", _table(each, labels)]
     for name, each in maps.items():
         parts += [f"Against the true bed, {name}: {each['truth']['count']} cells", _table(each, labels)]

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
 import xarray as xr
+from numpy.typing import NDArray
 
 from deepbedmap_tf.errors import DataError
 from deepbedmap_tf.evaluation.transects import sample
@@ -52,22 +54,51 @@ def window_around(x: np.ndarray, y: np.ndarray, limits: Bounds, cell: float, pad
     return (max(left, limits[0]), max(bottom, limits[1]), min(right, limits[2]), min(top, limits[3]))
 
 
-def in_box(points: pd.DataFrame, box: Bounds) -> pd.Series[bool]:
-    """Tell which points, columns x and y, lie in a box (xmin, ymin, xmax, ymax)."""
-    return points["x"].between(box[0], box[2]) & points["y"].between(box[1], box[3])
+@dataclass(frozen=True)
+class HeldOutArea:
+    """A box or polygon that training never saw, to be scored by itself.
+
+    Attributes
+    ----------
+    name
+        As in the region file.
+    bounds
+        Edges of the whole low-resolution cells inside the box (of a polygon, the one around it), m.
+    grid
+        Output cells of the bounds.
+    cells
+        Which of them are the area's, boolean.
+    """
+
+    name: str
+    bounds: Bounds
+    grid: Grid
+    cells: NDArray[np.bool_]
+
+    def holds(self, points: pd.DataFrame) -> NDArray[np.bool_]:
+        """Tell which points, columns x and y, lie in cells of the area."""
+        columns = np.floor((points["x"].to_numpy(np.float64) - self.bounds[0]) / self.grid.resolution).astype(int)
+        rows = np.floor((self.bounds[3] - points["y"].to_numpy(np.float64)) / self.grid.resolution).astype(int)
+        inside: NDArray[np.bool_] = (
+            (rows >= 0) & (columns >= 0) & (rows < self.cells.shape[0]) & (columns < self.cells.shape[1])
+        )
+        inside[inside] = self.cells[rows[inside], columns[inside]]
+        return inside
 
 
-def held_out_boxes(region: Region) -> Iterator[Bounds]:
-    """Boxes held out of training, cut to whole coarse cells inside the region; slivers are left out."""
-    xmin, ymin, xmax, ymax = region.bounds
+def held_out_areas(region: Region) -> Iterator[HeldOutArea]:
+    """Areas held out of training, cut to whole low-resolution cells inside the region; slivers are left out."""
     cell = 4 * region.resolution
-    for box in region.holdout:
-        clipped = (max(box[0], xmin), max(box[1], ymin), min(box[2], xmax), min(box[3], ymax))
-        # Whole coarse cells inside the box, so that nothing beside it is scored.
+    xmin, ymin, xmax, ymax = region.bounds
+    for name, extent in region.settings.holdout.extents.items():
+        clipped = (max(extent[0], xmin), max(extent[1], ymin), min(extent[2], xmax), min(extent[3], ymax))
+        # Whole low-resolution cells inside, so that nothing beside a box is scored.
         left, bottom = (math.ceil((v - s) / cell) * cell + s for v, s in ((clipped[0], xmin), (clipped[1], ymin)))
         right, top = (math.floor((v - s) / cell) * cell + s for v, s in ((clipped[2], xmin), (clipped[3], ymin)))
         if right - left >= 9 * cell and top - bottom >= 9 * cell:
-            yield (left, bottom, right, top)
+            bounds = (left, bottom, right, top)
+            grid = region.grid.window(bounds)
+            yield HeldOutArea(name, bounds, grid, region.settings.holdout.mask(grid, name))
 
 
 def surface_on(grid: Grid, inputs: Mapping[str, xr.DataArray]) -> xr.DataArray:
