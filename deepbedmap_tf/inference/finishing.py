@@ -15,6 +15,7 @@ from deepbedmap_tf.grid import Bounds
 from deepbedmap_tf.inference.honouring import honour, remaining_share
 from deepbedmap_tf.inference.kit import PREDICTION, Kit, bands
 from deepbedmap_tf.inference.layers import block_layers
+from deepbedmap_tf.inference.map_inputs import map_inputs
 from deepbedmap_tf.inference.realisations import realise, uncertainty
 from deepbedmap_tf.inference.tiling import SCALE, Block, place_in
 
@@ -118,6 +119,7 @@ def finish(
         ]
         further |= {"realisations": np.stack(draws), "uncertainty": sigma}
     with kit.reading:
+        inputs = _with_heights(kit, core, inputs)
         layers = block_layers(kit.region, kit.grid(core), bed[cut], kit.options, kit.picks, inputs=inputs, **further)
     _write(kit, core, layers)
 
@@ -128,6 +130,13 @@ def finish_without_bed(kit: Kit, core: Bounds) -> None:
         # What lies beyond every file keeps the fill values.
         with suppress(NoDataError):
             finish(kit, core, core, np.full((bands(kit.options), *kit.grid(core).shape), np.nan, np.float32))
+
+
+def _with_heights(kit: Kit, core: Bounds, inputs: Mapping[str, xr.DataArray] | None) -> dict[str, xr.DataArray]:
+    """Inputs of a window that holds the core, with those that the network does without and the map shows."""
+    made = dict(kit.region.inputs(core, kit.model.config.inputs) if inputs is None else inputs)
+    missing = [each for each in map_inputs(kit.model.config) if each.name not in made]
+    return made | kit.region.inputs(core, missing)
 
 
 def _consistent(kit: Kit, window: Bounds, bed: np.ndarray, inputs: Mapping[str, xr.DataArray] | None) -> np.ndarray:

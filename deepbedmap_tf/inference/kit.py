@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
-import pandas as pd
 
 from deepbedmap_tf.config import GeneratorConfig
 from deepbedmap_tf.data.region import Region
@@ -20,15 +19,12 @@ from deepbedmap_tf.data.schema import RegionSettings
 from deepbedmap_tf.grid import Bounds, Grid
 from deepbedmap_tf.inference.honouring import reach_cells
 from deepbedmap_tf.inference.options import MapOptions
-from deepbedmap_tf.inference.pick_index import PickIndex
+from deepbedmap_tf.inference.pick_index import PickIndex, mapped_picks
 from deepbedmap_tf.inference.realisations import REACH, Calibration
 from deepbedmap_tf.inference.tiling import SCALE, Plan
 
 PREDICTION = "prediction"
 """Array of the store that holds what the network made of every block, until neighbours are joined."""
-
-PICK_ROLES = ("target", "score")
-"""Roles of the picks that a map tells of and honours; other words keep an entry for later."""
 
 _RASTER_CACHE = "64"
 
@@ -129,12 +125,7 @@ class Kit:
     @cached_property
     def picks(self) -> PickIndex | None:
         """Picks of the region, where it names some and the map tells of them."""
-        if not (self.layers and self.region.settings.picks):
-            return None
-        roles = sorted({entry.role for entry in self.region.settings.picks} & set(PICK_ROLES))
-        if not roles:
-            return PickIndex.of_picks(pd.DataFrame({"x": [], "y": [], "bed": []}, dtype=np.float64), self.region.grid)
-        return PickIndex.of_picks(pd.concat([self.region.picks(role) for role in roles]), self.region.grid)
+        return PickIndex.of_region(self.region) if self.layers and mapped_picks(self.region) else None
 
     @cached_property
     def calibration(self) -> Calibration | None:

@@ -15,10 +15,10 @@ from deepbedmap_tf.data.resampling import resample
 from deepbedmap_tf.errors import NoDataError
 from deepbedmap_tf.grid import ELLIPSOID, Grid
 from deepbedmap_tf.inference.options import MapOptions
+from deepbedmap_tf.inference.pick_index import PickIndex, mapped_picks
 
 if TYPE_CHECKING:
     from deepbedmap_tf.data.region import Region
-    from deepbedmap_tf.inference.pick_index import PickIndex
 
 SCALE = 4
 NO_BED, NETWORK, FILLED_INPUTS, COARSE_BED, RADAR, LIMITED = range(6)
@@ -63,7 +63,8 @@ class Variable:
 def variables(region: Region, options: MapOptions) -> tuple[Variable, ...]:
     """List the variables of a map of a region, in order, the bed first.
 
-    `mask`, `geoid` and what tells of picks are there only where the region names a mask, a geoid layer and picks.
+    `mask`, `geoid` and what tells of picks are there only where the region names a mask, a geoid layer and picks of
+    the roles `pick_index.PICK_ROLES`.
 
     Parameters
     ----------
@@ -78,7 +79,7 @@ def variables(region: Region, options: MapOptions) -> tuple[Variable, ...]:
     if settings.mask:
         made.append(_flags("mask", "what covers the bed", COVER_FLAGS, UNKNOWN))
     made.append(_flags("source", "where the bed comes from", SOURCE_FLAGS, NO_BED))
-    if settings.picks:
+    if mapped_picks(region):
         made.append(
             Variable(
                 "pick_count", "int32", 0,

@@ -14,6 +14,10 @@ from deepbedmap_tf.grid import Bounds, Grid
 
 if TYPE_CHECKING:
     from deepbedmap_tf.data.region import Region
+    from deepbedmap_tf.data.schema import PicksSettings
+
+PICK_ROLES = ("target", "score")
+"""Roles of the picks that a map tells of and honours; any other word keeps an entry for later, unread."""
 
 RELATIVE_ERROR = 0.01
 """Standard error of one pick as a share of ice thickness: 1 %, what the speed of radio waves in ice is known to."""
@@ -56,13 +60,13 @@ class PickIndex:
     count: np.ndarray
 
     @classmethod
-    def of_region(cls, region: Region, role: str | None = None) -> PickIndex:
-        """Index the picks of a region, of one role or all; a region that names none gives an empty index."""
-        entries = [entry for entry in region.settings.picks if role in (None, entry.role)]
-        if not entries:
+    def of_region(cls, region: Region) -> PickIndex:
+        """Index the picks of a region that a map tells of; a region that names none gives an empty index."""
+        roles = sorted({entry.role for entry in mapped_picks(region)})
+        if not roles:
             empty = pd.DataFrame({"x": [], "y": [], "bed": []}, dtype=np.float64)
             return cls.of_picks(empty, region.grid)
-        return cls.of_picks(region.picks(role), region.grid)
+        return cls.of_picks(pd.concat([region.picks(role) for role in roles]), region.grid)
 
     @classmethod
     def of_picks(cls, picks: pd.DataFrame, grid: Grid) -> PickIndex:
@@ -193,6 +197,11 @@ class PickIndex:
         row = np.rint((grid.bounds[3] - self.grid.bounds[3]) / self.grid.resolution).astype(int) + near.row
         column = np.rint((self.grid.bounds[0] - grid.bounds[0]) / self.grid.resolution).astype(int) + near.column
         return row, column, near
+
+
+def mapped_picks(region: Region) -> list[PicksSettings]:
+    """Entries of a region file that a map of the region reads picks from: those of the roles `PICK_ROLES`."""
+    return [entry for entry in region.settings.picks if entry.role in PICK_ROLES]
 
 
 def _column(picks: pd.DataFrame, name: str, kept: np.ndarray, default: float) -> np.ndarray:

@@ -21,7 +21,9 @@ from deepbedmap_tf.inference.halo import halo_for
 from deepbedmap_tf.inference.kit import PREDICTION, Job, Kit, Predictor, margin
 from deepbedmap_tf.inference.layers import variables
 from deepbedmap_tf.inference.manifest import Manifest
+from deepbedmap_tf.inference.map_inputs import map_sources, require_ice
 from deepbedmap_tf.inference.options import MapOptions
+from deepbedmap_tf.inference.pick_index import PICK_ROLES, mapped_picks
 from deepbedmap_tf.inference.products import require_writable, write_map
 from deepbedmap_tf.inference.tasks import predict_inputs
 from deepbedmap_tf.inference.tiling import HALO, SCALE, Plan, default_block, place_in, snap_outward
@@ -213,6 +215,10 @@ def predict_to_files(
     window = _window_of(region, None if bounds is None else _four(bounds))
     model = load_model(model_path)
     _compare_resolution(model, region)
+    if settings.options.honour_picks is not None and not mapped_picks(region):
+        raise ConfigError(
+            f"region {region.name} names no picks of role {' or '.join(PICK_ROLES)}, which --honour-picks needs"
+        )
     folder = work_folder(files[0].absolute())
     plan = _plan(model, region, window, settings, folder)
     need = memory_need(model.config, plan.size, plan.halo, plan.batch)
@@ -226,10 +232,12 @@ def predict_to_files(
         options=settings.options,
     )
     wanted = variables(region, settings.options)
+    sources = map_sources(region, model.config)
+    require_ice(region, window)
     content = {
         "model": {"name": model.name, "sha256": model_sha256(model.folder)},
         "region": region.settings.model_dump(mode="json", exclude=_NOT_OF_THE_MAP),
-        "inputs": region.map_sources,
+        "inputs": sources,
         "options": settings.options.as_dict(),
         "variables": [each.name for each in wanted],
     }
@@ -246,20 +254,22 @@ def predict_to_files(
         restart=settings.restart,
         progress=progress,
     ) as made:
-        metadata = describe(model, region, command)
+        metadata = describe(model, region, sources, command)
         metadata |= {"halo": plan.halo, "block": plan.size, "blend": plan.blend, "empty_blocks": made.empty}
         metadata |= {"skipped_blocks": made.skipped, "options": settings.options.as_dict()}
         grid = window.refine(SCALE).with_datum(region.vertical_datum)
         return write_map(made.store, grid, wanted, files, metadata, progress)
 
 
-def describe(model: SuperResolution, region: Region, command: str) -> dict[str, Any]:
+def describe(model: SuperResolution, region: Region, sources: dict[str, str], command: str) -> dict[str, Any]:
     """Collect what a map says of itself: what it was made from, with what, and how far to trust it.
 
     Parameters
     ----------
     model, region
         What the map is made with.
+    sources
+        From `map_sources`.
     command
         Command line that makes it.
 
@@ -292,7 +302,7 @@ def describe(model: SuperResolution, region: Region, command: str) -> dict[str, 
         "model": model.name,
         "model_sha256": model_sha256(model.folder),
         "model_trained_on": learned,
-        "input_files": region.map_sources,
+        "input_files": sources,
         "citations": sorted({*region.citations, *model.metadata.get("citations", ())}),
         "command": command,
     }
