@@ -25,6 +25,7 @@ from deepbedmap_tf.inference.map_inputs import map_sources, require_ice
 from deepbedmap_tf.inference.options import MapOptions
 from deepbedmap_tf.inference.pick_index import PICK_ROLES, mapped_picks
 from deepbedmap_tf.inference.products import require_writable, write_map
+from deepbedmap_tf.inference.realisations import stored_uncertainty
 from deepbedmap_tf.inference.tasks import predict_inputs
 from deepbedmap_tf.inference.tiling import HALO, SCALE, Plan, default_block, place_in, snap_outward
 from deepbedmap_tf.inference.work import MANIFEST, prediction_shape, work_folder
@@ -219,6 +220,8 @@ def predict_to_files(
         raise ConfigError(
             f"region {region.name} names no picks of role {' or '.join(PICK_ROLES)}, which --honour-picks needs"
         )
+    # How far off the model is decides about realisations: measured anew, it makes another map.
+    error = stored_uncertainty(model.metadata, region.name) if settings.options.realisations else None
     folder = work_folder(files[0].absolute())
     plan = _plan(model, region, window, settings, folder)
     need = memory_need(model.config, plan.size, plan.halo, plan.batch)
@@ -240,6 +243,7 @@ def predict_to_files(
         "inputs": sources,
         "options": settings.options.as_dict(),
         "variables": [each.name for each in wanted],
+        **({} if error is None else {"uncertainty": error}),
     }
     command = f"deepbedmap predict --model {model.name} --region {Path(region_file).name}"
     if bounds is not None:
@@ -257,6 +261,7 @@ def predict_to_files(
         metadata = describe(model, region, sources, command)
         metadata |= {"halo": plan.halo, "block": plan.size, "blend": plan.blend, "empty_blocks": made.empty}
         metadata |= {"skipped_blocks": made.skipped, "options": settings.options.as_dict()}
+        metadata |= {} if error is None else {"uncertainty": error}
         grid = window.refine(SCALE).with_datum(region.vertical_datum)
         return write_map(made.store, grid, wanted, files, metadata, progress)
 

@@ -85,22 +85,32 @@ class Calibration:
 
     @classmethod
     def of_model(cls, metadata: Mapping[str, Any], region: str) -> Calibration:
-        """Take what model.json holds for a region; else the first that it holds, and `region` tells which.
+        """Take what model.json holds for a region, as `stored_uncertainty` finds it."""
+        found = stored_uncertainty(metadata, region)
+        return cls(**{each.name: found[each.name] for each in fields(cls)})
 
-        Raises
-        ------
-        ConfigError
-            When the model has not been calibrated.
-        """
-        stored = metadata.get("uncertainty") or {}
-        found = stored.get(region) or next(iter(stored.values()), None)
-        names = {each.name for each in fields(cls)}
-        if not isinstance(found, Mapping) or not names <= found.keys():
-            raise ConfigError(
-                f"model {metadata.get('name', '')} has no calibrated uncertainty, which realisations need; measure it: "
-                "deepbedmap calibrate --model MODEL --region REGION"
-            )
-        return cls(**{name: found[name] for name in names})
+
+def stored_uncertainty(metadata: Mapping[str, Any], region: str) -> dict[str, Any]:
+    """Find what model.json holds of a model's error, for a region, else the first that it holds; `region` tells which.
+
+    Returns
+    -------
+    dict
+        The attributes of `Calibration`, and the coverage of its intervals where it was checked.
+
+    Raises
+    ------
+    ConfigError
+        When the model has not been calibrated.
+    """
+    stored = metadata.get("uncertainty") or {}
+    found = stored.get(region) or next(iter(stored.values()), None)
+    if not isinstance(found, Mapping) or not {each.name for each in fields(Calibration)} <= found.keys():
+        raise ConfigError(
+            f"model {metadata.get('name', '')} has no calibrated uncertainty, which realisations need; measure it: "
+            "deepbedmap calibrate --model MODEL --region REGION"
+        )
+    return dict(found)
 
 
 def predict_members(
