@@ -14,12 +14,13 @@ import pytest
 import xarray as xr
 import yaml
 from command_line import invoke
-from map_runs import rough_region, tiny_model
+from map_runs import end, rough_region, start, tiny_model, wait_for_steps
 from test_bad_input import refused
 
 from deepbedmap_tf.cli import main
 from deepbedmap_tf.data.region import load_region
 from deepbedmap_tf.inference.export import load_model
+from deepbedmap_tf.inference.halo import update_metadata
 from deepbedmap_tf.inference.predict import predict_window
 
 OFFSET, NOISE = 6.0, 25.0
@@ -131,3 +132,18 @@ def test_what_can_not_be_measured_is_one_line(model: Path, tmp_path: Path) -> No
     assert "none.yml" in refused(main, *arguments("halo", model, tmp_path / "none.yml"))
     assert "holds no model" in refused(main, *arguments("calibrate", tmp_path / "none", region))
     assert (model / "model.json").read_bytes() == before
+
+
+def test_a_model_calibrated_anew_makes_another_map(tmp_path: Path) -> None:
+    known = {"floor": 8.0, "spread": 1.0, "relief": 0.1, "range": 3000.0, "factor_50": 0.67, "factor_90": 1.64}
+    known |= {"symmetries": 2, "region": "planes", "cells": 400, "resolution": 250.0}
+    model = tiny_model(tmp_path / "model", uncertainty={"planes": known})
+    region = rough_region(tmp_path / "region")
+    out = tmp_path / "map.nc"
+    which = arguments("predict", model, region, "--workers", 0, "--block", 4, "--realisations", 2, "--out", out)
+    process = start(*which[1:])
+    wait_for_steps(process, tmp_path / "map.nc.partial", 3)
+    end(process)
+    update_metadata(model, {"uncertainty": {"planes": {**known, "floor": 80.0}}})
+    message = refused(main, *which)
+    assert "uncertainty.floor 8.0, now 80.0" in message and "--restart" in message
