@@ -258,7 +258,8 @@ def test_no_password_of_the_tracking_server(tmp_path: Path) -> None:
         timeout=300,
     )
     assert finished.returncode == 2, finished.stderr
-    assert "MLflow cannot use postgresql://***@127.0.0.1:9/runs" in finished.stderr
+    assert "MLflow cannot use postgresql+psycopg2://***@127.0.0.1:9/runs" in finished.stderr
+    assert "Connection refused" in finished.stderr
     assert MARKER not in finished.stderr + finished.stdout
 
 

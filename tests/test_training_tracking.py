@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from tiny_training import tiny_config
 
+from deepbedmap_tf.errors import TrainingError
 from deepbedmap_tf.training.tracking import flatten, git_revision, record_evaluation, tracked
 
 
@@ -108,3 +109,19 @@ def test_an_evaluation_is_added_to_the_run_of_its_model(tmp_path: Path, monkeypa
     assert (run.info.status, run.info.end_time) == ("FINISHED", ended)
     for other in ({}, {"training": {}}, {"training": {"mlflow_run": "0" * 32}}):
         assert record_evaluation(other, "thwaites", scores, [figure]) is None
+
+
+def test_a_store_that_refuses_the_run_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a user who may look at the experiment and not write to it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    state: Any = SimpleNamespace(mlflow_run=None)
+    with tracked(tiny_config(), {}) as tracker:
+
+        def refuse(**_: Any) -> None:
+            raise tracker.mlflow.exceptions.MlflowException("error code 403 != 200. Response body: 'Permission denied'")
+
+        monkeypatch.setattr(tracker.mlflow, "start_run", refuse)
+        with pytest.raises(TrainingError, match=r"did not take the run: .*'Permission denied'; see that it") as error:
+            tracker.start(state)
+    assert "\n" not in str(error.value) and state.mlflow_run is None

@@ -67,7 +67,7 @@ def train_and_export(
         weights = model.weights()
         ancestry = model.ancestry
     with distribution.watched(out / "training"), distribution.chief_first():
-        data = load_training_data(config, files, data_dir)
+        data = load_training_data(config, files, data_dir, sys.stderr.isatty())
     if not distribution.chief:
         train(config, data, out / "training", resume, False, initial_weights=weights, distribution=distribution)
         return out

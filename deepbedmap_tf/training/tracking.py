@@ -15,11 +15,14 @@ from deepbedmap_tf.config import Config
 from deepbedmap_tf.data.cache import digest
 from deepbedmap_tf.errors import TrainingError, without_passwords
 from deepbedmap_tf.training.checkpoints import RunState
+from deepbedmap_tf.training.storage import with_driver
 
 LOGGER = logging.getLogger(__name__)
 
 EXPERIMENT = "deepbedmap"
 LOCAL_DATABASE = "mlflow.db"
+RETRIES = 3
+"""How often a request to a server is sent again, over a quarter of a minute."""
 METRIC_UNITS = {
     "rmse": "m",
     "bicubic_rmse": "m",
@@ -39,15 +42,19 @@ def set_up_mlflow() -> Any:
     """Import MLflow, point it to ``MLFLOW_TRACKING_URI`` or the local database, and select the experiment."""
     os.environ.setdefault("GIT_PYTHON_REFRESH", "quiet")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    # With MLflow's own seven an epoch would wait four minutes for a server that is gone.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", str(RETRIES))
     for name in ("alembic", "mlflow.store.db.utils", "mlflow"):
         logging.getLogger(name).setLevel(logging.WARNING)
+    # What comes of its attempts is said once, by us.
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow
     # Absolute, as MLflow keeps one connection an address whatever folder a process works in. Said even where the
     # environment says it: an address that was set earlier in this process would go first.
     local = f"sqlite:///{(Path.cwd() / LOCAL_DATABASE).as_posix()}"
-    mlflow.set_tracking_uri(os.environ.get("MLFLOW_TRACKING_URI") or local)
+    mlflow.set_tracking_uri(with_driver(os.environ.get("MLFLOW_TRACKING_URI") or local))
     # Importing it has set its level.
     logging.getLogger("mlflow").setLevel(logging.WARNING)
     try:
@@ -110,11 +117,30 @@ class Tracker:
         self.run_id: str | None = None
 
     def start(self, state: RunState) -> None:
-        """Start the run, or go on with the one that the resumed checkpoint names."""
+        """Start the run, or go on with the one that the resumed checkpoint names.
+
+        Raises
+        ------
+        TrainingError
+            When the store doesn't take it, as from a user who may only look.
+        """
+        try:
+            self._start(state)
+        except self.mlflow.exceptions.MlflowException as error:
+            where, reason = (without_passwords(" ".join(str(e).split())) for e in (self._address, error))
+            raise TrainingError(
+                f"MLflow at {where} did not take the run: {reason[-160:]}; see that it is well and lets you write to "
+                f"experiment {EXPERIMENT!r}, then start the same command again"
+            ) from error
+
+    @property
+    def _address(self) -> str:
+        return str(self.mlflow.get_tracking_uri())
+
+    def _start(self, state: RunState) -> None:
         known = state.mlflow_run
         if known is not None and not self._exists(known):
-            where = without_passwords(self.mlflow.get_tracking_uri())
-            LOGGER.warning("MLflow run %s is not in %s; a new one is made", known, where)
+            LOGGER.warning("MLflow run %s is not in %s; a new one is made", known, without_passwords(self._address))
             known = None
         run = self.mlflow.start_run(run_id=known, run_name=None if known else self.config.name, log_system_metrics=True)
         self.active = True

@@ -18,7 +18,7 @@ from optuna.trial import TrialState
 
 from deepbedmap_tf.config import Config
 from deepbedmap_tf.data.region import load_region
-from deepbedmap_tf.errors import DivergedError, TrainingError, without_passwords
+from deepbedmap_tf.errors import DivergedError
 from deepbedmap_tf.training.holdout import refuse_test_transects
 from deepbedmap_tf.training.loop import TrainedRun, TrainingData, load_training_data, train
 from deepbedmap_tf.training.search_space import SearchConfig, apply
@@ -131,13 +131,7 @@ class Objective:
 
     def _start(self, tracker: Tracker, trial: optuna.Trial) -> None:
         state: Any = SimpleNamespace(mlflow_run=None)
-        try:
-            tracker.start(state)
-        except tracker.mlflow.exceptions.MlflowException as error:
-            reason = without_passwords(" ".join(str(error).split()))[:160]
-            raise TrainingError(
-                f"MLflow did not take trial {trial.number}: {reason}; start the same command again"
-            ) from error
+        tracker.start(state)
         trial.set_user_attr(RUN, state.mlflow_run)
 
     def _keep_if_best(
