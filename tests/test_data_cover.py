@@ -45,7 +45,7 @@ def test_the_first_layer_that_knows_a_cell_counts(tmp_path: Path) -> None:
     expected[:, :10], expected[:, 10:20] = 3, 2
     expected[0, 0] = UNKNOWN
     np.testing.assert_array_equal(region.mask(), expected)
-    assert "cover.nc" in region.map_sources and "cover.nc" not in region.input_sources
+    assert "cover.nc" not in region.input_sources
 
 
 def test_beyond_the_file_nothing_is_known(tmp_path: Path) -> None:

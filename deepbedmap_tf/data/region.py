@@ -294,11 +294,6 @@ class Region:
         return fingerprints([*self.settings.inputs.values(), *self.settings.geoids.values()], self.resolve)
 
     @cached_property
-    def map_sources(self) -> dict[str, str]:
-        """Fingerprint (sha256) of every file that a map of the region is made from: inputs, mask and picks."""
-        return {**self.input_sources, **fingerprints([*self.settings.mask, *self.settings.picks], self.resolve)}
-
-    @cached_property
     def sources(self) -> dict[str, str]:
         """Fingerprint (sha256) of every file that tiles are made from, by its path in the region file."""
         target = self.settings.target
