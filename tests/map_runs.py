@@ -25,14 +25,15 @@ def rough_region(folder: Path, cells: int = 40, **keys: Any) -> Path:
     return write_region(folder, {**content, **keys, "inputs": {**content["inputs"], "bed_lowres": bed}})
 
 
-def tiny_model(folder: Path, **metadata: Any) -> Path:
+def tiny_model(folder: Path, symmetric: bool = False, **metadata: Any) -> Path:
     """Export a small network that adds 50 m to the bicubic bed."""
     from tiny_training import TINY, build_loud
 
     from deepbedmap_tf.inference.export import export_model
 
     config = TINY.model_copy(update={"normalise": True, "output": "residual"})
-    return export_model(build_loud(config), config, folder, {"resolution": 250.0, "halo": 4, **metadata})
+    about = {"resolution": 250.0, "halo": 4, **metadata}
+    return export_model(build_loud(config), config, folder, about, symmetric)
 
 
 def start(*arguments: Any, **environment: str) -> subprocess.Popen[str]:

@@ -122,6 +122,15 @@ def test_calibrate_finds_a_known_error_and_realisations_take_it(model: Path, tmp
     assert np.sqrt(np.mean(sigma**2 + 10**2)) == pytest.approx(np.sqrt(np.mean(error**2)), rel=0.1)
 
 
+def test_a_symmetric_model_has_no_spread_to_fit(tmp_path: Path) -> None:
+    model = tiny_model(tmp_path / "model", symmetric=True, training_data={"stores": [{"region": "elsewhere"}]})
+    result = invoke(main, *arguments("calibrate", model, surveyed(tmp_path / "region", model)))
+    assert result.exit_code == 0, result.stderr
+    stored = metadata(model)["uncertainty"]["planes"]
+    assert stored["symmetries"] == 1 and stored["spread"] == 0
+    assert stored["coverage_90"] == pytest.approx(0.9, abs=0.03)
+
+
 def test_what_can_not_be_measured_is_one_line(model: Path, tmp_path: Path) -> None:
     region = rough_region(tmp_path / "region")
     before = (model / "model.json").read_bytes()

@@ -43,7 +43,7 @@ def calibrate(
     region
         With picks. Where the model was trained on it, only cells of its validation blocks count.
     symmetries
-        Members of the mean.
+        Members of the mean. A model that was exported as the mean over the symmetries has one: itself.
     progress
         Show a bar; by default where standard error is a terminal.
 
@@ -57,6 +57,9 @@ def calibrate(
     DataError
         When fewer than `LEAST_CELLS` cells are left.
     """
+    if model.metadata.get("symmetric"):
+        # Its members would differ by rounding alone, and a fit would blow that up to the size of the error.
+        symmetries = 1
     picks = PickIndex.of_region(region)
     picks = picks.take(calibration_cells(model.metadata, region)[picks.row, picks.column])
     if len(picks) < LEAST_CELLS:

@@ -160,7 +160,7 @@ def relief(bed: np.ndarray) -> np.ndarray:
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = uniform_filter(values, RELIEF_WINDOW, mode="constant") / count
         square = uniform_filter(values**2, RELIEF_WINDOW, mode="constant") / count
-    return np.where(known, np.sqrt(np.maximum(square - mean**2, 0)), np.nan)
+        return np.where(known, np.sqrt(np.maximum(square - mean**2, 0)), np.nan)
 
 
 def uncertainty(
