@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from types import SimpleNamespace
 from typing import Any
 
 import optuna
 import pytest
+import tensorflow as tf
 
+from deepbedmap_tf.models.deformable import DeformableConv2D
+from deepbedmap_tf.training.loop import forget_networks
 from deepbedmap_tf.training.study import Hyperband, quieten_optuna
 from deepbedmap_tf.training.tuning import _Judge
 
@@ -62,3 +67,24 @@ def test_trials_that_fall_behind_are_pruned_but_not_at_the_end(study: optuna.Stu
     assert set(lengths) <= {1, EPOCHS} and 1 in lengths
     for trial in study.trials:
         assert (trial.state.name == "COMPLETE") == (len(trial.intermediate_values) == EPOCHS)
+
+
+def test_networks_of_a_trial_are_forgotten() -> None:
+    """TensorFlow's table of gradients would keep graph, weights and optimiser of every trial."""
+    layers = [DeformableConv2D(1, 3)]
+    image = tf.ones((1, 4, 4, 1))
+
+    @tf.function
+    def step() -> tf.Tensor:
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_sum(layers[0](image))
+        return tape.gradient(loss, layers[0].trainable_variables)[0]
+
+    step()
+    graph = weakref.ref(step.get_concrete_function().graph)
+    del step
+    layers.clear()
+    gc.collect()
+    assert graph() is not None, "TensorFlow lets go by itself: forget_networks has become simpler"
+    forget_networks()
+    assert graph() is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 import math
 import multiprocessing
@@ -20,7 +19,7 @@ from deepbedmap_tf.config import Config
 from deepbedmap_tf.data.region import load_region
 from deepbedmap_tf.errors import DivergedError
 from deepbedmap_tf.training.holdout import refuse_test_transects
-from deepbedmap_tf.training.loop import TrainedRun, TrainingData, load_training_data, train
+from deepbedmap_tf.training.loop import TrainedRun, TrainingData, forget_networks, load_training_data, train
 from deepbedmap_tf.training.search_space import SearchConfig, apply
 from deepbedmap_tf.training.study import RUN
 from deepbedmap_tf.training.study_run import JUDGED_BY, STATE_TAG
@@ -102,7 +101,7 @@ class Objective:
             finally:
                 self._draw(tracker, history, folder, name)
                 shutil.rmtree(folder, ignore_errors=True)
-                _forget_networks()
+                forget_networks()
             tracker.mlflow.set_tags(
                 {STATE_TAG: "pruned", "pruned_because": pruned} if pruned else {STATE_TAG: "complete"}
             )
@@ -191,13 +190,6 @@ def listed(values: Mapping[str, Any]) -> str:
     return ", ".join(
         f"{name} {value:.3g}" if isinstance(value, float) else f"{name} {value}" for name, value in values.items()
     )
-
-
-def _forget_networks() -> None:
-    from tensorflow import keras
-
-    keras.backend.clear_session()
-    gc.collect()
 
 
 def load_checked_data(config: Config, data_dir: Path | None, progress: bool) -> TrainingData:
