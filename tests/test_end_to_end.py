@@ -235,7 +235,7 @@ def test_byrd_with_the_real_files(
     assert "DeepBedMap" in result.stdout and "Bicubic low-resolution bed" in result.stdout
     metrics = json.loads((out / "metrics.json").read_text())
     assert metrics["_about"]["synthetic"] is False and metrics["radar"]["count"] > 1000
-    assert 0 < metrics["bicubic"]["rmse"] < 500 and "box 1" in metrics["_areas"]
+    assert 0 < metrics["bicubic"]["rmse"] < 500 and "slow interior" in metrics["_areas"]
 
 
 def test_figures_on_a_full_disk(chain: Chain, monkeypatch: pytest.MonkeyPatch) -> None:
