@@ -282,8 +282,8 @@ def _fresh(folder: Path) -> int:
 def forget_networks() -> None:
     """Give back the memory of networks that this process trained before, and that nothing else holds.
 
-    TensorFlow keeps the gradient of every operation with a `tf.custom_gradient`, as the deformable layer has, in a table
-    for ever, and with it graph, weights and optimisers: two hundred megabytes a run of the smallest networks.
+    TensorFlow keeps the gradient of each `tf.custom_gradient`, as the deformable layer has, in a table for ever, and
+    with it graph, weights and optimisers: two hundred megabytes a run of the smallest networks.
     """
     from tensorflow.python.framework import ops
 

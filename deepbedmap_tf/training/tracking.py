@@ -202,7 +202,8 @@ def tracked(config: Config, tags: dict[str, str], datasets: Sequence[dict[str, A
         raise
     finally:
         if tracker.active:
-            tracker.mlflow.end_run(status)
+            with forgiven("the end of the run"):
+                tracker.mlflow.end_run(status)
 
 
 def record_evaluation(
