@@ -103,6 +103,11 @@ def initial_weights(precision: str) -> dict[str, list[np.ndarray]]:
     return {"generator": generator, "average": generator, "discriminator": gan.discriminator.get_weights()}
 
 
+def history_of(folder: Path, index: int) -> list[dict[str, float]]:
+    history: list[dict[str, float]] = json.loads((folder / f"history-{index}.json").read_text(encoding="utf-8"))
+    return history
+
+
 def require_equal(expected: Path, found: Path, precision: str, index: int = 0) -> None:
     """Compare weights and history of a run with those of one process."""
     ours, theirs = np.load(expected / "weights-0.npz"), np.load(found / f"weights-{index}.npz")
@@ -113,10 +118,7 @@ def require_equal(expected: Path, found: Path, precision: str, index: int = 0) -
         differs = sum(np.sum((ours[n] - theirs[n]) ** 2.0) for n in names) ** 0.5
         assert moved > 1e-3, part
         assert differs <= LIMIT[precision] * moved, (part, differs / moved)
-    histories = [
-        json.loads((folder / f"history-{number}.json").read_text(encoding="utf-8"))
-        for folder, number in ((expected, 0), (found, index))
-    ]
+    histories = [history_of(expected, 0), history_of(found, index)]
     assert [entry["step"] for entry in histories[0]] == [2, 4]
     if precision == "float64":
         # The metrics are kept in float32.
@@ -134,6 +136,20 @@ def test_two_processes_train_what_one_does(alone: Callable[[str], Path], tmp_pat
     weights = [np.load(tmp_path / f"weights-{index}.npz") for index in (0, 1)]
     for name in weights[0].files:
         np.testing.assert_array_equal(weights[0][name], weights[1][name], err_msg=name)
+
+
+def test_two_processes_in_bfloat16(alone: Callable[[str], Path], tmp_path: Path) -> None:
+    """Eight bits of a number amplify to other weights at once; the losses tell that both train on the same batches."""
+    processes = start_workers(tmp_path, "mixed_bfloat16")
+    messages = finish(*processes)
+    assert [process.returncode for process in processes] == [0, 0], messages
+    weights = [np.load(tmp_path / f"weights-{index}.npz") for index in (0, 1)]
+    for name in weights[0].files:
+        assert weights[0][name].dtype in (np.float32, np.int64), name
+        np.testing.assert_array_equal(weights[0][name], weights[1][name], err_msg=name)
+    for one, other in zip(*(history_of(each, 0) for each in (alone("mixed_bfloat16"), tmp_path)), strict=True):
+        for name in ("loss", "content", "rmse", "val_loss", "val_content", "val_rmse"):
+            assert other[name] == pytest.approx(one[name], rel=0.05), name
 
 
 def test_two_devices_of_one_process_train_what_one_does(alone: Callable[[str], Path], tmp_path: Path) -> None:
