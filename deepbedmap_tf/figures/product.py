@@ -57,7 +57,7 @@ def draw_product(product: Path, path: Path, formats: Sequence[str] = FORMATS) ->
         fields = product_fields(dataset, product)
         title, datum = dataset.attrs.get("title", product.stem), dataset["bed"].attrs.get("vertical_datum", "")
     bed = fields["bed"]
-    layout = Panels(Grid.of(bed).bounds, 2 + len(fields) // 2)
+    layout = Panels(Grid.of(bed).bounds, 4)
     figure = pygmt.Figure()
     with pygmt.config(**CONFIGURATION):
         low, high, step = colour_range([bed.values, fields["bed_lowres"].values])
