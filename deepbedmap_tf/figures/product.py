@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from deepbedmap_tf.figures.style import (
     FORMATS,
     ROUGHNESS_COLOURS,
     colour_range,
+    round_step,
     save,
 )
 from deepbedmap_tf.grid import Grid
@@ -65,21 +67,29 @@ def draw_product(product: Path, path: Path, formats: Sequence[str] = FORMATS) ->
         heights = f", above {datum.replace(':', ' ')}" if datum else ""
         layout.map(figure, 0, fields["bed_lowres"], f"Low-resolution bed{heights}", "m", 2 * step, shading=True)
         layout.map(figure, 1, bed, f"Bed{heights}", "m", 2 * step, shading=True)
-        _, most, step = colour_range([fields["roughness"].values], 0, 98)
+        most, step = _from_zero(fields["roughness"])
         pygmt.makecpt(cmap=ROUGHNESS_COLOURS, series=(0, most), background=True, truncate=[0, 0.95])
         length = WINDOW * _cell(dataset) / 1000
-        layout.map(figure, 2, fields["roughness"], f"Roughness of the bed over {length:g} km", "m", 2 * step)
+        layout.map(figure, 2, fields["roughness"], f"Roughness of the bed over {length:g} km", "m", step)
         if "bed_uncertainty" in fields:
-            _, most, step = colour_range([fields["bed_uncertainty"].values], 0, 98)
+            most, step = _from_zero(fields["bed_uncertainty"])
             pygmt.makecpt(cmap=ROUGHNESS_COLOURS, series=(0, most), background=True, truncate=[0, 0.95])
-            layout.map(figure, 3, fields["bed_uncertainty"], "Standard deviation of the bed's error", "m", 2 * step)
+            layout.map(figure, 3, fields["bed_uncertainty"], "Standard deviation of the bed's error", "m", step)
         elif "distance_to_pick" in fields:
             distance = fields["distance_to_pick"] / 1000
-            _, most, step = colour_range([distance.values], 0, 98)
+            most, step = _from_zero(distance)
             pygmt.makecpt(cmap=BED_COLOURS, series=(0, most), reverse=True, background=True)
-            layout.map(figure, 3, distance, "Distance to the nearest radar pick", "km", 2 * step)
+            layout.map(figure, 3, distance, "Distance to the nearest radar pick", "km", step)
         layout.title(figure, title)
     return save(figure, path, formats)
+
+
+def _from_zero(field: xr.DataArray) -> tuple[float, float]:
+    """End of a colour range from 0 that holds nearly all of a field, and the step to annotate it by."""
+    # A field that is the same everywhere has no range of its own.
+    most = max(float(np.nanpercentile(field.values, 98)), 1e-3)
+    step = round_step(most / 5)
+    return step * math.ceil(most / step), step
 
 
 def _opened(product: Path) -> xr.Dataset:

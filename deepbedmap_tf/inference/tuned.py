@@ -26,7 +26,7 @@ def log_trial_model(tracker: Tracker, config: Config, data: TrainingData, run: T
     """
     target = folder / "model" / config.name
     metadata = describe(config, data, run, config.name, tracker.run_id)
-    export_model(run.gan.averaged_generator, config.generator, target, metadata)
+    export_model(run.gan.averaged_generator, config.generator, target, metadata, config.training.symmetric)
     return log_model(tracker.mlflow, target, config.generator, registered=None)
 
 
