@@ -21,6 +21,7 @@ test: lint ## style, types and the test suite, but for what takes long
 
 test-all: lint ## the same with servers, browser and long runs
 	@scripts/setup.sh --postgres
+	-@scripts/setup.sh --browser # without it one test is left out, and says so
 	@$(BIN)/python -m pytest -q --durations=25
 
 test-postgres: setup ## the tests with a PostgreSQL server, which they start themselves

@@ -5,6 +5,7 @@
 #   scripts/setup.sh         set up
 #   scripts/setup.sh --uv    only make sure of uv, and print its path
 #   scripts/setup.sh --postgres   only make sure of a PostgreSQL server's programs
+#   scripts/setup.sh --browser    only make sure of Chromium, for the test that looks at MLflow's pages
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -80,7 +81,7 @@ find_uv() { # sets uv, without installing anything
     [[ -n $uv ]]
 }
 
-system_packages() { # the Debian packages that are missing, for what is asked: gmt, postgresql or nothing
+system_packages() { # the Debian packages that are missing, for what is asked: gmt, postgresql, chromium or nothing
     local packages=()
     if [[ ${1:-} == gmt ]]; then
         have gmt || packages+=(gmt libgmt-dev)
@@ -88,6 +89,12 @@ system_packages() { # the Debian packages that are missing, for what is asked: g
     fi
     if [[ ${1:-} == postgresql ]]; then
         scripts/postgres.sh where >/dev/null 2>&1 || packages+=(postgresql)
+        echo "${packages[*]}"
+        return
+    fi
+    if [[ ${1:-} == chromium ]]; then
+        # Where the test looks for it: a Chromium of another kind may not bear Playwright's options.
+        [[ -x /usr/bin/chromium ]] || packages+=(chromium)
         echo "${packages[*]}"
         return
     fi
@@ -193,6 +200,11 @@ main() {
     if [[ ${1:-} == --postgres ]]; then
         : >"$log"
         install_system_packages postgresql
+        return
+    fi
+    if [[ ${1:-} == --browser ]]; then
+        : >"$log"
+        install_system_packages chromium
         return
     fi
     if [[ -f $stamp && $(<"$stamp") == "$(fingerprint)" && -x .venv/bin/deepbedmap ]] && works .venv/bin/python -V && gmt_is_recent && have gs; then
