@@ -166,6 +166,8 @@ def _train(
 ) -> TrainedRun:
     if config.training.deterministic:
         tf.config.experimental.enable_op_determinism()
+        # Which of several sums it fuses with a convolution differs from process to process, and with it the rounding.
+        tf.config.optimizer.set_experimental_options({"remapping": False})
     keras.utils.set_random_seed(config.seed)
     precision = choose_precision(config.training.precision)
     _refuse_gaps(config, data.train)
