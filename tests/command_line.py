@@ -45,7 +45,7 @@ def invoke(command: click.Command, *arguments: Any) -> Result:
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
 
-def run(program: str, *arguments: Any, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(program: str, *arguments: Any, folder: Path, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     """Run ``train.py``, ``evaluate.py``, ``deepbedmap`` or a line of Python in a process and a folder of its own."""
     start = (
         [str(ROOT / program)] if program.endswith(".py") else ["-c", DEEPBEDMAP if program == "deepbedmap" else program]
@@ -56,7 +56,7 @@ def run(program: str, *arguments: Any, folder: Path) -> subprocess.CompletedProc
         env=os.environ | {"CUDA_VISIBLE_DEVICES": "-1", "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=timeout,
     )
 
 

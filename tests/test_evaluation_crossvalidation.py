@@ -40,7 +40,10 @@ def test_scores_by_hand_are_taken_where_all_beds_are_known():
 
 
 def test_mean_and_spread_over_the_folds():
-    scores = [{"bicubic": {"rmse": value, "mae": 0, "bias": 0, "roughness_ratio": 1}} for value in (10.0, 14.0)]
+    scores = {
+        fold: {"bicubic": {"rmse": value, "mae": 0, "bias": 0, "roughness_ratio": 1}}
+        for fold, value in ((1, 10.0), (3, 14.0))
+    }
     result = summarise(scores)
     assert result["mean"]["bicubic"]["rmse"] == 12 and result["spread"]["bicubic"]["rmse"] == 2
     assert "12.0 +- 2.0" in table(result["mean"], result["spread"])
@@ -64,16 +67,21 @@ def test_a_cross_validation_from_the_command_line_that_goes_on_where_it_ended(tm
     arguments = ("cross-validate", "--config", config, "--region", region, "--data-dir", tmp_path)
     first = invoke(main, *arguments, "--out", tmp_path / "folds", "--fold", 1)
     assert first.exit_code == 0, first.output
+    none = invoke(main, *arguments, "--out", tmp_path / "folds", "--fold", 2)
+    assert none.exit_code == 2 and "fold 2 is not one of data.folds=2" in none.stderr
     model = tmp_path / "folds" / "fold-1" / "model.json"
     written = model.stat().st_mtime_ns
-    both = invoke(main, *arguments, "--out", tmp_path / "folds")
+    assert "fold 1: " in first.output and "fold 0: " not in first.output
+    # The other one, beside which the first keeps its row.
+    both = invoke(main, *arguments, "--out", tmp_path / "folds", "--fold", 0)
     assert both.exit_code == 0, both.output
+    assert "fold 0: " in both.output and "fold 1: " in both.output
     assert model.stat().st_mtime_ns == written, "a fold that is done is not trained again"
     other = invoke(main, *arguments, "--out", tmp_path / "folds", "--set", "training.epochs=3")
     assert other.exit_code == 2 and "trained with other settings" in other.output
     result = json.loads((tmp_path / "folds" / "metrics.json").read_text(encoding="utf-8"))
-    assert len(result["folds"]) == 2
-    for fold in result["folds"]:
+    assert set(result["folds"]) == {"0", "1"}
+    for fold in result["folds"].values():
         # The low-resolution bed is the plane that radar flies 7 m above: with relief in it, but never far from it.
         assert fold["bicubic"]["bias"] == pytest.approx(-7, abs=3)
         assert set(fold) == {"deepbedmap", "bicubic", "boosted"} and fold["boosted"]["rmse"] < fold["bicubic"]["rmse"]

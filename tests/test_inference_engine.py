@@ -121,6 +121,7 @@ def test_ctrl_c_keeps_blocks_and_another_run_is_refused_meanwhile(
     same_as(whole, out)
 
 
+@pytest.mark.slow
 def test_workers_that_die_are_replaced_and_the_map_is_the_same(
     arguments: tuple[Any, ...], whole: xr.Dataset, tmp_path: Path
 ) -> None:
@@ -136,6 +137,7 @@ def test_workers_that_die_are_replaced_and_the_map_is_the_same(
     same_as(whole, out)
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_a_cluster_quietly(arguments: tuple[Any, ...], whole: xr.Dataset, tmp_path: Path) -> None:
     out, folder = tmp_path / "map.nc", tmp_path / "map.nc.partial"
     process = start(*arguments, "--workers", 2, "--blend", 2, "--out", out)
@@ -152,6 +154,7 @@ def test_ctrl_c_ends_a_cluster_quietly(arguments: tuple[Any, ...], whole: xr.Dat
     assert difference.max() > 0 and np.median(difference) < 0.5
 
 
+@pytest.mark.slow
 def test_a_cluster_that_is_there_already_makes_the_same_map(
     arguments: tuple[Any, ...], whole: xr.Dataset, tmp_path: Path
 ) -> None:

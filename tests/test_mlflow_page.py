@@ -10,7 +10,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 import pytest
 from http_servers import Server, running
 from stand_in_region import StandInRegion, predict
@@ -28,6 +27,7 @@ pytestmark = pytest.mark.slow
 CHROMIUM = Path("/usr/bin/chromium")
 CONFIG = TINY.model_copy(update={"normalise": True, "output": "residual"})
 PATIENCE = 120_000
+RESIDUAL_SCALINGS = (0.125, 0.25, 0.375)
 # Where a person looks at what the browser saw; nothing of it is kept in the checkout.
 SCREENSHOTS = os.environ.get("DEEPBEDMAP_SCREENSHOTS")
 
@@ -59,14 +59,17 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         record_evaluation({"training": {"mlflow_run": state.mlflow_run}}, "thwaites", found.metrics(), figures)
         with tracker.mlflow.start_run(run_name="study tiny") as study:
             pass
+        trials: list[str] = []
         for number in range(3):
             trial: Any = SimpleNamespace(mlflow_run=None)
-            config = tiny_config().model_copy(update={"name": f"trial-{number}", "seed": number})
+            scaled = TINY.model_copy(update={"residual_scaling": RESIDUAL_SCALINGS[number]})
+            config = tiny_config().model_copy(update={"name": f"trial-{number}", "generator": scaled})
             with tracked(config, {"mlflow.parentRunId": study.info.run_id}) as nested:
                 nested.start(trial)
-                nested.epoch(4, {"val_rmse": float(np.array(30 + number)), "step": 4})
+                nested.epoch(4, {"val_rmse": 30.5 + number, "step": 4})
+            trials.append(trial.mlflow_run)
         experiment = tracker.mlflow.get_experiment_by_name("deepbedmap").experiment_id
-        yield {"folder": folder, "run": state.mlflow_run, "experiment": experiment}
+        yield {"folder": folder, "run": state.mlflow_run, "trials": trials, "experiment": experiment}
 
 
 @pytest.fixture(scope="module")
@@ -138,6 +141,26 @@ def test_its_metrics_are_charts(page: Any, server: Server, runs: dict[str, Any])
     assert chart.bounding_box()["height"] > 50
     page.wait_for_function("document.querySelectorAll('.js-plotly-plot .scatterlayer path').length > 0")
     shoot(page, "metrics")
+
+
+def test_trials_are_compared(page: Any, server: Server, runs: dict[str, Any]) -> None:
+    # A person ticks the trials in the list and presses Compare.
+    page.goto("about:blank")
+    page.goto(f"{server.address}/#/experiments/{runs['experiment']}/runs?workflowType=machine_learning")
+    page.get_by_text("study tiny").first.wait_for()
+    page.locator(".ag-cell-wrapper").filter(has_text="study tiny").locator("button").first.click()
+    for number in range(3):
+        page.get_by_text(f"trial-{number}").first.wait_for()
+        row = page.locator(".ag-center-cols-container .ag-row").filter(has_text=f"trial-{number}").first
+        row.locator("input[type=checkbox]").first.check()
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.get_by_text("Comparing 3 Runs").first.wait_for()
+    page.wait_for_function("document.querySelectorAll('.js-plotly-plot svg').length > 0")
+    shoot(page, "compare")
+    setting = page.locator("tr").filter(has_text="generator.residual_scaling")
+    assert [setting.locator("td").nth(number).inner_text() for number in range(3)] == list(map(str, RESIDUAL_SCALINGS))
+    error = page.locator("tr").filter(has_text="validation/rmse_m")
+    assert [float(error.locator("td").nth(number).inner_text()) for number in range(3)] == [30.5, 31.5, 32.5]
 
 
 @pytest.mark.parametrize("path", ["figures/curves.png", "transects/thwaites/fig6_transect.png"])

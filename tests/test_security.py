@@ -245,8 +245,6 @@ def test_no_password_of_the_tracking_server(tmp_path: Path) -> None:
         "MLFLOW_TRACKING_URI": f"postgresql://anna:{MARKER}@127.0.0.1:9/runs",
         "PYTHONPATH": str(ROOT),
         "EARTHDATA_TOKEN": f"{MARKER}-token",
-        # One attempt is enough to know.
-        "MLFLOW_SQLALCHEMYSTORE_MAX_RETRIES": "1",
     }
     program = "from deepbedmap_tf.cli import main; main()"
     finished = subprocess.run(

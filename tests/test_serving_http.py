@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -165,3 +168,17 @@ def test_the_client_passes_the_reason_on(remote: RemoteModel) -> None:
     inputs["velocity"][:] = np.inf
     with pytest.raises(ModelError, match=r"status 400\): input velocity has infinite values; NaN marks"):
         remote(inputs)
+
+
+def test_many_users_at_once(server: Server) -> None:
+    arguments = ["--address", f"{server.address}/invocations", "--requests", "200", "--at-once", "8"]
+    measured = subprocess.run(
+        [sys.executable, str(ROOT / "benchmarks/serving.py"), *arguments],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert measured.returncode == 0, measured.stderr + measured.stdout
+    assert "200 requests of 11 x 11 cells, 8 at a time" in measured.stdout
+    assert "errors 0, other answers than the first 0" in measured.stdout

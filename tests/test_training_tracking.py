@@ -12,7 +12,7 @@ import pytest
 from tiny_training import tiny_config
 
 from deepbedmap_tf.errors import TrainingError
-from deepbedmap_tf.training.tracking import flatten, git_revision, record_evaluation, tracked
+from deepbedmap_tf.training.tracking import flatten, git_revision, record_evaluation, set_up_mlflow, tracked
 
 
 def test_every_setting_has_a_name_of_its_own() -> None:
@@ -26,6 +26,17 @@ def test_every_setting_has_a_name_of_its_own() -> None:
 def test_git_revision() -> None:
     revision = git_revision()
     assert revision == "unknown" or len(revision.removesuffix("+changes")) == 40
+
+
+def test_a_database_that_nobody_runs_is_told_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mlflow.store.db import utils
+
+    waited: list[float] = []
+    monkeypatch.setattr(utils, "time", SimpleNamespace(sleep=waited.append))
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "postgresql://anna@127.0.0.1:9/runs")
+    with pytest.raises(TrainingError, match=r"MLflow cannot use .*127\.0\.0\.1:9/runs.*Connection refused"):
+        set_up_mlflow()
+    assert 5 < sum(waited) < 20
 
 
 def test_runs_in_the_local_database(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,6 +20,7 @@ from tune_search import ABSURD, arguments, prepare
 from deepbedmap_tf.cli import main
 from deepbedmap_tf.config import load_config
 
+pytestmark = pytest.mark.slow
 TRIALS = 3
 
 

@@ -29,7 +29,7 @@ from deepbedmap_tf.cli.base import (
 @click.option(
     "--out", required=True, type=click.Path(path_type=Path), help="Folder for the folds; goes on where it ended."
 )
-@click.option("--fold", "only", multiple=True, type=int, help="Only this fold, counted from 0; may be repeated.")
+@click.option("--fold", "only", multiple=True, type=int, help="Train only this fold, counted from 0; may be repeated.")
 @overrides_option
 def cross_validate(
     config_file: Path,
@@ -46,10 +46,8 @@ def cross_validate(
     from deepbedmap_tf.evaluation.crossvalidation import table
 
     result = run(load_config(config_file, overrides), region, out, data_dir, initial, only or None, sys.stderr.isatty())
-    for number, scores in enumerate(result["folds"]):
-        click.echo(
-            f"\nfold {only[number] if only else number}: {scores['bicubic']['count']:.0f} radar cells\n{table(scores)}"
-        )
+    for number, scores in result["folds"].items():
+        click.echo(f"\nfold {number}: {scores['bicubic']['count']:.0f} radar cells\n{table(scores)}")
     click.echo(f"\nmean and standard deviation over the folds\n{table(result['mean'], result['spread'])}")
     click.echo(f"\n{out / 'metrics.json'}")
 

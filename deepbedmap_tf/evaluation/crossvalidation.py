@@ -59,23 +59,23 @@ def cross_validate(
     initial
         Exported model that every fold starts from.
     only
-        Folds to run, all by default.
+        Folds to train, all by default; those in `out` that are trained already are scored in any case.
     progress
         Show progress bars.
 
     Returns
     -------
     dict
-        ``folds``: product and scores for each fold; ``mean`` and ``spread`` (standard deviation) over them.
+        ``folds``: fold (counted from 0), product and scores; ``mean`` and ``spread`` (standard deviation) over them.
 
     Raises
     ------
     ConfigError
-        When the configuration has no folds or wants complete tiles.
+        When the configuration has no folds or not that one, or wants complete tiles.
     """
     from deepbedmap_tf.inference.export import export_model, load_model
     from deepbedmap_tf.inference.predict import predict_window
-    from deepbedmap_tf.training.loop import load_training_data, train
+    from deepbedmap_tf.training.loop import forget_networks, load_training_data, train
 
     folds = config.data.folds
     if folds is None or config.data.supervision != "sparse":
@@ -83,13 +83,18 @@ def cross_validate(
             "cross-validation scores at radar cells: set data.folds (2 or more) and data.supervision=sparse, "
             f"got folds={folds} and supervision={config.data.supervision}"
         )
+    unknown = [fold for fold in only or () if not 0 <= fold < folds]
+    if unknown:
+        raise ConfigError(f"fold {unknown[0]} is not one of data.folds={folds}, counted from 0: 0 to {folds - 1}")
     region = load_region(region_file, data_dir)
     start = load_model(initial) if initial is not None else None
-    scores: list[dict[str, Scores]] = []
-    for fold in only if only is not None else range(folds):
+    scores: dict[int, dict[str, Scores]] = {}
+    for fold in range(folds):
         own = config.model_copy(update={"data": config.data.model_copy(update={"fold": fold})})
         folder = out / f"fold-{fold}"
         if not (folder / "model.json").exists():
+            if only is not None and fold not in only:
+                continue
             data: TrainingData = load_training_data(own, [Path(region_file)], data_dir, progress)
             begun = (folder / "training" / "run.json").exists()
             run = train(
@@ -104,6 +109,8 @@ def cross_validate(
                 "training": {"steps": run.steps, "minutes": round(run.minutes, 1), "initial": start and start.ancestry},
             }
             export_model(run.gan.averaged_generator, own.generator, folder, metadata, own.training.symmetric)
+            del run
+            forget_networks()
         model = load_model(folder)
         if model.metadata["config"] != own.model_dump(mode="json"):
             raise ConfigError(f"{folder} was trained with other settings; choose another --out, or remove that folder")
@@ -111,8 +118,8 @@ def cross_validate(
         bed = predict_window(model, region).to_numpy()
         products = {"deepbedmap": bed, **baselines(region, train_cells)}
         radar = np.where(scored_cells, region.weighted_target().to_numpy(), np.nan)
-        scores.append(score_products(products, radar))
-        LOGGER.info("fold %d of %d\n%s", fold + 1, folds, table(scores[-1]))
+        scores[fold] = score_products(products, radar)
+        LOGGER.info("fold %d of %d\n%s", fold + 1, folds, table(scores[fold]))
     result = summarise(scores)
     with written_beside(out / "metrics.json") as beside:
         beside.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
@@ -171,13 +178,14 @@ def score_products(products: Mapping[str, Bed], radar: Bed) -> dict[str, Scores]
     return result
 
 
-def summarise(scores: Sequence[Mapping[str, Scores]]) -> dict[str, Any]:
+def summarise(scores: Mapping[int, Mapping[str, Scores]]) -> dict[str, Any]:
     """Mean and standard deviation over the folds of every product's scores."""
+    first, *_ = scores.values()
     collected = {
-        name: {key: np.array([fold[name][key] for fold in scores]) for key in scores[0][name]} for name in scores[0]
+        name: {key: np.array([fold[name][key] for fold in scores.values()]) for key in first[name]} for name in first
     }
     return {
-        "folds": [dict(fold) for fold in scores],
+        "folds": {number: dict(fold) for number, fold in scores.items()},
         "mean": {n: {key: float(v.mean()) for key, v in each.items()} for n, each in collected.items()},
         "spread": {n: {key: float(v.std()) for key, v in each.items()} for n, each in collected.items()},
     }

@@ -23,6 +23,8 @@ EXPERIMENT = "deepbedmap"
 LOCAL_DATABASE = "mlflow.db"
 RETRIES = 3
 """How often a request to a server is sent again, over a quarter of a minute."""
+DATABASE_ATTEMPTS = 7
+"""How often a database is asked for a connection, over the same time."""
 METRIC_UNITS = {
     "rmse": "m",
     "bicubic_rmse": "m",
@@ -51,6 +53,9 @@ def set_up_mlflow() -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         import mlflow
+        from mlflow.store.db import utils as database
+    # With MLflow's own ten a mistyped address would be told after a hundred seconds.
+    database.MAX_RETRY_COUNT = DATABASE_ATTEMPTS
     # Absolute, as MLflow keeps one connection an address whatever folder a process works in. Said even where the
     # environment says it: an address that was set earlier in this process would go first.
     local = f"sqlite:///{(Path.cwd() / LOCAL_DATABASE).as_posix()}"
