@@ -19,6 +19,8 @@ BED_COLOURS = "batlow"
 ROUGHNESS_COLOURS = "magma"
 DIFFERENCE_COLOURS = "vik"
 
+MARGIN = "+m0.1c"
+"""White space around a figure, in GMT's words: cropped to the last letter, the letter looks cut."""
 FORMATS = ("png", "pdf")
 """A PNG of 300 dpi to look at and a PDF to print."""
 
@@ -99,7 +101,7 @@ def save(figure: pygmt.Figure, path: Path, formats: Sequence[str] = FORMATS) -> 
             # GMT goes by the ending of the name.
             drawn = beside.with_name(f"{beside.name}.{ending}")
             try:
-                figure.savefig(str(drawn), dpi=300, verbose="error")
+                figure.savefig(str(drawn), dpi=300, resize=MARGIN, verbose="error")
                 drawn.replace(beside)
             except GMTCLibError as error:
                 reason = " ".join(str(error).split())[:160]

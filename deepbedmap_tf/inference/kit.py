@@ -168,7 +168,7 @@ def open_kit(job: Job) -> Kit:
 
     # GDAL keeps what it has read, by default up to a twentieth of the machine's memory, whatever a map may take.
     os.environ.setdefault("GDAL_CACHEMAX", _RASTER_CACHE)
-    _set_threads(job.threads)
+    set_threads(job.threads)
     from deepbedmap_tf.inference.export import load_model
 
     region = Region(RegionSettings.model_validate(job.region), Path(job.data_dir))
@@ -177,7 +177,8 @@ def open_kit(job: Job) -> Kit:
     return Kit(load_model(job.model), region, job.plan, job.options, opened, job.layers)
 
 
-def _set_threads(threads: int | None) -> None:
+def set_threads(threads: int | None) -> None:
+    """Give TensorFlow so many threads in this process, before it computes anything; None for as many as it likes."""
     if threads is None:
         return
     import tensorflow as tf

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import multiprocessing
 import tempfile
 import time
 import tracemalloc
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from deepbedmap_tf.data.cache import digest
 from deepbedmap_tf.data.fields import batch_of_one
@@ -18,7 +22,7 @@ from deepbedmap_tf.data.region import Region, load_region
 from deepbedmap_tf.errors import DataError
 from deepbedmap_tf.grid import Bounds, Grid
 from deepbedmap_tf.inference.cluster import AT_ONCE, Crew, pool_of
-from deepbedmap_tf.inference.kit import Job, Outcome
+from deepbedmap_tf.inference.kit import Job, Outcome, set_threads
 from deepbedmap_tf.inference.layers import variables
 from deepbedmap_tf.inference.options import MapOptions
 from deepbedmap_tf.inference.tasks import run_task
@@ -62,8 +66,8 @@ def measure(
     dict
         ``plan`` of the whole region: blocks, seconds, bytes, cells, share of the halo. ``network``: computed pixel/s.
         ``crews``: for each of `CREWS` its computed pixel/s and that over the bare network's. ``coordination``: loss
-        of two workers against twice one, of one thread each. ``whole``: seconds for all blocks of the region by the
-        fastest crew.
+        of two workers against twice one, of one thread each. ``machine``: the same of two bare networks, each in a
+        process that does nothing else. ``whole``: seconds for all blocks of the region by the fastest crew.
 
     Raises
     ------
@@ -90,7 +94,10 @@ def measure(
         raise DataError(f"no whole block of {size} cells with its halo of {halo} lies within; choose a smaller --block")
     tell("bare network")
     fields = region.inputs(tasks[0].blocks[0].context, loaded.config.inputs)
-    bare = side / _best(partial(loaded, batch_of_one(fields)))
+    batch = batch_of_one(fields)
+    bare = side / _best(partial(loaded, batch))
+    tell("bare network in processes of one thread")
+    single, pair = (side * _at_once(number, model, batch) for number in (1, 2))
     crews = {}
     for name, crew in CREWS.items():
         tell(f"pipeline: {name}")
@@ -104,6 +111,7 @@ def measure(
         "network": {"computed_pixels_per_second": bare, "window": [math.isqrt(side)] * 2},
         "crews": crews,
         "coordination": 1 - both / (2 * alone),
+        "machine": 1 - pair / (2 * single),
         "whole": {"seconds": whole.computed() / fastest, "output_pixels": planning["output_pixels"]},
     }
 
@@ -123,7 +131,10 @@ def table(results: dict[str, Any]) -> str:
             f"whole pipeline, {name}: {crew['computed_pixels_per_second'] / 1e3:.1f} k computed pixel/s, "
             f"{100 * crew['of_the_bare_network']:.0f} % of the bare network"
         )
-    lines.append(f"two workers of one thread lose {100 * results['coordination']:.0f} % against twice one")
+    lines.append(
+        f"two workers of one thread lose {100 * results['coordination']:.0f} % against twice one, two bare networks "
+        f"in processes of their own {100 * results['machine']:.0f} %"
+    )
     lines.append(f"whole region, extrapolated: {results['whole']['seconds'] / 3600:.2f} h")
     return "\n".join(lines)
 
@@ -174,6 +185,27 @@ def _pipeline(model: Path, region: Region, plan: Plan, tasks: Sequence[Task], cr
         with pool_of(crew) as pool:
             pool.run(partial(run_task, job), repeated, done)
     return blocks * _pixels(tasks[0], region.resolution) / (times[-1] - times[warm - 1])
+
+
+def _at_once(number: int, model: Path, batch: dict[str, np.ndarray]) -> float:
+    """Passes a second of so many bare networks together, each in a process of one thread."""
+    context = multiprocessing.get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(number, context) as pool:
+        return sum(pool.map(partial(_alone, model, batch), [manager.Barrier(number)] * number))
+
+
+def _alone(model: Path, batch: dict[str, np.ndarray], start: Any, repeats: int = 3) -> float:
+    """Passes a second in this process, from when the others are ready too."""
+    set_threads(1)
+    from deepbedmap_tf.inference.export import load_model
+
+    loaded = load_model(model)
+    loaded(batch)
+    start.wait()
+    began = time.perf_counter()
+    for _ in range(repeats):
+        loaded(batch)
+    return repeats / (time.perf_counter() - began)
 
 
 def _pixels(task: Task, cell: float) -> int:
