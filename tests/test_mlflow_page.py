@@ -59,7 +59,6 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         record_evaluation({"training": {"mlflow_run": state.mlflow_run}}, "thwaites", found.metrics(), figures)
         with tracker.mlflow.start_run(run_name="study tiny") as study:
             pass
-        trials: list[str] = []
         for number in range(3):
             trial: Any = SimpleNamespace(mlflow_run=None)
             scaled = TINY.model_copy(update={"residual_scaling": RESIDUAL_SCALINGS[number]})
@@ -67,9 +66,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
             with tracked(config, {"mlflow.parentRunId": study.info.run_id}) as nested:
                 nested.start(trial)
                 nested.epoch(4, {"val_rmse": 30.5 + number, "step": 4})
-            trials.append(trial.mlflow_run)
         experiment = tracker.mlflow.get_experiment_by_name("deepbedmap").experiment_id
-        yield {"folder": folder, "run": state.mlflow_run, "trials": trials, "experiment": experiment}
+        yield {"folder": folder, "run": state.mlflow_run, "experiment": experiment}
 
 
 @pytest.fixture(scope="module")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pytest
 import requests
-from command_line import ROOT, small_world
+from command_line import ROOT, run, small_world
 from http_servers import Server, free_port, running
 from tiny_training import tiny_inputs
 
@@ -172,13 +169,7 @@ def test_the_client_passes_the_reason_on(remote: RemoteModel) -> None:
 
 def test_many_users_at_once(server: Server) -> None:
     arguments = ["--address", f"{server.address}/invocations", "--requests", "200", "--at-once", "8"]
-    measured = subprocess.run(
-        [sys.executable, str(ROOT / "benchmarks/serving.py"), *arguments],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
+    measured = run("benchmarks/serving.py", *arguments, folder=server.log.parent)
     assert measured.returncode == 0, measured.stderr + measured.stdout
     assert "200 requests of 11 x 11 cells, 8 at a time" in measured.stdout
     assert "errors 0, other answers than the first 0" in measured.stdout
